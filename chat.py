@@ -77,8 +77,8 @@ def chat(
 ) -> None:
     """Talk with ENGINE: answers as they come, reasoning dimmed.
 
-    ENGINE is an engine directory. Of a checkpoint (a folder, OWNER/NAME[@REVISION] on the hub, or
-    tiny) an engine for the CPU is built into the cache, once.
+    ENGINE is an engine directory, or a checkpoint (a folder, OWNER/NAME[@REVISION] on the hub, or
+    tiny), whose engine for the CPU is built into the cache, once.
 
     Enter sends a message, Alt-Enter begins a new line, and so does all between two lines of
     \"\"\". Ctrl-C stops an answer, Ctrl-D ends. A line that begins with a word of /help is for the

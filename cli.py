@@ -43,7 +43,7 @@ COMMANDS = {
         "profiles.command:report",
         "Rebuild the report of measured runs, or compare several.",
     ),
-    "check": ("build.check.command:check", "Say whether this machine computes right."),
+    "check": ("build.check.command:check", "Check whether this machine computes correctly."),
     "doctor": ("doctor:doctor", "Say what this machine can do."),
     "demo": ("demo:demo", "Run the whole chain on the built-in tiny model."),
 }

@@ -53,12 +53,14 @@ UNSET = " (is the variable of the shell set?)"
 def nearest_hint(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean ...?" for the known name nearest to `name`, "." if none is near.
 
-    A name without a character is a variable that the shell does not have.
+    Where none is spelled like it, the first one that contains it is near. A name without a
+    character is a variable that the shell does not have.
     """
     if not name:
         return f"{UNSET}."
     by_lower = {item.lower(): item for item in known}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    near = near or [item for item in by_lower if len(name) > 2 and name.lower() in item]
     return f"; did you mean {by_lower[near[0]]!r}?" if near else "."
 
 

@@ -47,8 +47,8 @@ def inspect(
     """Print what FOLDER is and verify it; it may be a checkpoint's hub id.
 
     An engine directory: its manifest, and whether it opens here: its files and its weights with
-    every SHA-256 checked, and what it asks of the machine. The exit code is 1 where a file or a
-    weight is missing or another, and 0 where only this machine lacks something. A quantized
+    every SHA-256 checked, and what it needs of the machine. The exit code is 1 if a file or a
+    weight is missing or has changed, and 0 if only this machine lacks something. A quantized
     checkpoint: its formats checked against what the engines' loaders demand, and which of them
     load it; with --source, every weight against the error that rounding can make. Any other
     checkpoint: its dimensions, with every tensor's name, type and shape checked. A LoRA adapter:

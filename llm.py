@@ -28,16 +28,18 @@ DEFAULT_CACHE = PrefixCacheOptions()
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of one prompt.
+    """The answer to one prompt.
 
     Attributes:
-        text: the answer, or what a text is continued with.
-        reasoning: what a chat's model thought before; "" where it did not.
-        tokens: all that were generated, each with its id, its text and what was asked for.
-        finish_reason: "stop", "length" or "cancelled".
-        num_prompt_tokens: of the prompt.
-        cached_tokens: how many of those were not computed, since their state was kept; None where
-            none is kept.
+        text: the answer, or the continuation of a text, without its reasoning.
+        reasoning: what the model of a chat thought before it answered; "" if it did not.
+        tokens: all generated tokens in order, those of the reasoning too. Each has its id and its
+            text, and its log-probabilities if `SamplingParams(logprobs=N)` asked for them.
+        finish_reason: why it ended: "stop" (an end token, a stop token or a stop string), "length"
+            (max_tokens) or "cancelled".
+        num_prompt_tokens: tokens of the prompt, with what the chat template adds.
+        cached_tokens: prompt tokens that were not computed again, because their state was kept;
+            None if the engine keeps none.
     """
 
     text: str
@@ -50,7 +52,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A piece of an answer as it comes; the last one has all of it as `answer`."""
+    """A piece of an answer as it comes.
+
+    Attributes:
+        text: what this piece adds to the answer; "" if nothing.
+        reasoning: what this piece adds to the reasoning; "" if nothing.
+        answer: the whole answer, in the last piece; None in those before.
+    """
 
     text: str = ""
     reasoning: str = ""
@@ -65,9 +73,14 @@ class Asked(NamedTuple):
 
 
 class LLM:
-    """An engine in this process; threads may share it, and their requests run together.
+    """An engine in this process.
 
-    Prompts that begin alike are computed once, where the engine's states can be kept.
+    Threads may share it: their requests run together, as many at once as the engine has slots. A
+    fork can't use it. A prefix that prompts share is computed once, if the engine can keep states.
+    It is a context manager: `with LLM("tiny") as llm:` closes it at the end.
+
+    Attributes:
+        folder: the engine directory that is open.
     """
 
     def __init__(
@@ -80,19 +93,23 @@ class LLM:
         rebuild: bool = False,
         quiet: bool = False,
     ) -> None:
-        """Open an engine; of a checkpoint one is built into the user's cache, once.
+        """Open an engine. The engine of a checkpoint is built once, into the user's cache.
 
         Args:
             model: an engine directory, or a checkpoint: a folder, OWNER/NAME[@REVISION] on the hub,
                 "tiny" or "tiny-dense".
-            options: how it is opened: threads, where its weights are.
-            prefix_cache: how much of the memory states of prompts may take.
-            lora: folders of LoRA adapters that run beside the weights, by name.
+            options: how it is opened, such as `OpenOptions(num_threads=4)`; by default it uses all
+                CPUs of the process.
+            prefix_cache: memory for kept states, such as `PrefixCacheOptions(prefix_cache_gib=2)`;
+                by default a quarter of what is free.
+            lora: LoRA adapters that run beside the weights: name -> folder with PEFT's files.
             rebuild: build the engine of a checkpoint anew.
-            quiet: do not say on stderr what is built.
+            quiet: print nothing on stderr while an engine is built.
 
         Raises:
-            NemotrtError: the name means nothing, or no engine can be had of it here.
+            ConfigError: the name is unknown, or an option does not fit the engine.
+            ArtefactError: the checkpoint or the engine directory is damaged.
+            EnvironmentUnfitError: a download, a package, memory or a GPU is missing.
         """
 
         def make(name: str, rebuild: bool) -> Path:
@@ -122,22 +139,31 @@ class LLM:
         self.close()
 
     def close(self) -> None:
-        """Free the engine; what is called then is refused, and closing it again does nothing."""
+        """Free the engine. Later calls raise NemotrtError; closing it again does nothing."""
         if self._live.close():
             self._opened.engine.close()
 
     @property
     def facts(self) -> dict[str, str | int]:
-        """What tells this engine from others: model, backend, precision, limits."""
+        """Model, backend, precision, limits (in tokens and sequences) and digest of the engine."""
         return self._opened.facts
 
     def settings(
         self, prompt: str | Sequence[Message], *, thinking: bool | None = None, **changes: Any
     ) -> SamplingParams:
-        """Return the settings that a prompt gets where none are given, with some of them changed.
+        """Return the settings that a prompt gets by default, with some of them changed.
 
-        A text is continued greedily. Messages are answered as the model's card advises, with
-        reasoning and without, and as long as there is room.
+        A text is continued greedily, by at most 128 tokens. Messages are answered as the model's
+        card advises, with reasoning or without, and until max_seq_len at most.
+
+        Args:
+            prompt: a text, or messages as in OpenAI's API.
+            thinking: whether the model reasons first; None: as the messages and template say.
+            changes: fields of SamplingParams by name, such as `max_tokens=24`.
+
+        Raises:
+            ConfigError: a value is out of range, or the template refuses the messages.
+            TypeError: SamplingParams has no such field.
         """
         prepared = self._prepared(prompt, thinking)
         return self._settings(prepared, not isinstance(prompt, str), changes)
@@ -159,12 +185,17 @@ class LLM:
         *,
         adapter: str = "",
     ) -> Answer | list[Answer]:
-        """Return what a text is continued with; of several, which run together, in their order.
+        """Return the continuation of a text, or of each of several texts in their order.
 
-        `adapter` is one of `lora`, "" none.
+        Several texts run together; each gets what it would get alone.
+
+        Args:
+            prompts: a text, or a sequence of texts.
+            params: how tokens are chosen; None: greedily, by at most 128 tokens.
+            adapter: a name of `lora`; "" for none.
 
         Raises:
-            ConfigError: a prompt is empty, or too long for the engine; or there is no such adapter.
+            ConfigError: a prompt is empty or too long for the engine, or the adapter is unknown.
             NemotrtError: the engine failed.
         """
         texts = [prompts] if isinstance(prompts, str) else prompts
@@ -182,17 +213,20 @@ class LLM:
         max_thinking_tokens: int | None = None,
         adapter: str = "",
     ) -> Answer:
-        """Return the answer to messages, or to what a user says.
+        """Return the answer to messages, or to the one message of a user.
 
         Args:
-            messages: as in OpenAI's API, or the text of a user's one message.
-            params: how tokens are chosen; default as the model's card says.
-            thinking: whether the model reasons first; default as the messages and template say.
-            max_thinking_tokens: after so many its reasoning is brought to an end.
-            adapter: one of `lora`, "" none.
+            messages: as in OpenAI's API, such as `[{"role": "user", "content": "Hi"}]`; or the text
+                of a user's one message.
+            params: how tokens are chosen; None: as `settings` says.
+            thinking: whether the model reasons first; None: as the messages and template say.
+            max_thinking_tokens: tokens after which the reasoning is brought to an end; None: no
+                limit.
+            adapter: a name of `lora`; "" for none.
 
         Raises:
-            ConfigError: the chat template refuses the messages, or they are too long.
+            ConfigError: the chat template refuses the messages, they are too long for the engine,
+                or the adapter is unknown.
             NemotrtError: the engine failed.
         """
         turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
@@ -210,9 +244,20 @@ class LLM:
         max_thinking_tokens: int | None = None,
         adapter: str = "",
     ) -> Iterator[Piece]:
-        """Yield an answer as it comes: a text is continued as by `generate`, messages by `chat`.
+        """Yield an answer piece by piece; the last piece has the whole answer.
 
-        Closing the iterator ends the request.
+        Closing the iterator cancels the request.
+
+        Args:
+            prompt: a text, which is continued as by `generate`; or messages, answered as by `chat`.
+            params: how tokens are chosen; None: as `settings` says.
+            thinking: as in `chat`; for messages.
+            max_thinking_tokens: as in `chat`; for messages.
+            adapter: a name of `lora`; "" for none.
+
+        Raises:
+            ConfigError: as `generate` and `chat` raise it.
+            NemotrtError: the engine failed.
         """
         asked = self._asked(prompt, params, thinking, max_thinking_tokens, adapter)
         with self._live.running([asked.request]):

@@ -5,6 +5,7 @@ leave room for letters of 15 units, though most are 11.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from nemotrt.charts.axis import Axis, axis_of, grid, range_axis
 from nemotrt.charts.cells import bars, heat_map
@@ -39,7 +40,10 @@ HEADROOM = 1.05
 MAX_DOTS = 60  # of a series; of more, narrow strips over the chart tell the values
 NUM_STRIPS = 60
 LABEL_WIDTH, LABEL_HEIGHT = 7.5, 17.0  # of a character, and of a line
-LABEL_PLACES = (("start", 7, 5), ("end", -7, 5), ("middle", 0, -8), ("middle", 0, 18))
+LABEL_PLACES = (
+    *(("start", 7, 5), ("end", -7, 5), ("middle", 0, -8), ("middle", 0, 18)),
+    *(("start", 7, 18), ("end", -7, -8)),
+)
 
 
 def lay_out(chart: Chart) -> Drawing:
@@ -70,8 +74,9 @@ def _lines(chart: Lines) -> Drawing:
     legend: list[tuple[str, str]] = []
     marks = [*_shade(chart.shaded, x, y, legend), *grid(x, y, chart.x_label, chart.y_label)]
     labels: list[Text] = []
+    drawn = [[(x(a), y(b)) for a, b in series.points] for series in chart.series if series.is_line]
     for role, series in zip(roles, chart.series, strict=True):
-        marks += _series(chart, series, role, x, y, labels)
+        marks += _series(chart, series, role, x, y, labels, drawn)
     dense = [series for series in chart.series if len(series.points) > MAX_DOTS]
     marks += [*labels, *_strips(chart, dense, x, y)]
     said = [
@@ -85,9 +90,18 @@ def _lines(chart: Lines) -> Drawing:
 
 
 def _series(
-    chart: Lines, series: Series, role: str, x: Axis, y: Axis, labels: list[Text]
+    chart: Lines,
+    series: Series,
+    role: str,
+    x: Axis,
+    y: Axis,
+    labels: list[Text],
+    drawn: Sequence[Sequence[Point]],
 ) -> Iterator[Mark]:
-    """Yield a series; what is written at its points is put into `labels`, where there is room."""
+    """Yield a series; what is written at its points is put into `labels`, where there is room.
+
+    `drawn` are the lines of the chart, which a label stays off if it can.
+    """
     at = tuple((x(a), y(b)) for a, b in series.points)
     if series.band:
         low, high = ([(x(a), y(pair[end])) for (a, _), pair in
@@ -106,11 +120,12 @@ def _series(
             hover += f" ({between(*series.band[index])})"
         yield Dots((place,), role, hover)
         if label:
-            labels += _free_label(place, label.split("\n")[0], labels)
+            found = list(_free_labels(place, label.split("\n")[0], labels))
+            labels += sorted(found, key=lambda text: any(_is_on(text, at) for at in drawn))[:1]
 
 
-def _free_label(place: Point, text: str, others: Sequence[Text]) -> Iterator[Text]:
-    """Yield the text beside a point where it is on no other; none where it would be."""
+def _free_labels(place: Point, text: str, others: Sequence[Text]) -> Iterator[Text]:
+    """Yield the text at each place beside a point where it is on no other text."""
     for anchor, right, down in LABEL_PLACES:
         found = Text(place[0] + right, place[1] + down, text, anchor)
         left, end = _extent(found)
@@ -123,7 +138,21 @@ def _free_label(place: Point, text: str, others: Sequence[Text]) -> Iterator[Tex
             for other in others
         ):
             yield found
-            return
+
+
+def _is_on(text: Text, line: Sequence[Point]) -> bool:
+    """Whether a line goes through a text."""
+    left, end = _extent(text)
+    top, bottom = text.y - LABEL_HEIGHT * 0.7, text.y + LABEL_HEIGHT * 0.3
+    for (x1, y1), (x2, y2) in pairwise(line):
+        a, b = max(left, min(x1, x2)), min(end, max(x1, x2))
+        if a <= b:
+            ys = [y1, y2]
+            if x1 != x2:
+                ys = [y1 + (x - x1) * (y2 - y1) / (x2 - x1) for x in (a, b)]
+            if min(ys) <= bottom and top <= max(ys):
+                return True
+    return False
 
 
 def _extent(text: Text) -> Point:

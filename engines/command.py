@@ -109,11 +109,11 @@ def generate(
 ) -> None:
     """Generate text with ENGINE from PROMPT ("-" reads it from stdin).
 
-    ENGINE is an engine directory. Of a checkpoint (a folder, OWNER/NAME[@REVISION] on the hub, or
-    tiny) an engine for the CPU is built into the cache, once.
+    ENGINE is an engine directory, or a checkpoint (a folder, OWNER/NAME[@REVISION] on the hub, or
+    tiny), whose engine for the CPU is built into the cache, once.
 
-    With --chat the settings of the model's card hold, with reasoning and without (Nemotron Nano:
-    temperature 0.6 and top-p 0.95, and greedy); without --chat the default is greedy.
+    With --chat the model card's settings hold (Nemotron Nano: temperature 0.6 and top-p 0.95 with
+    reasoning, greedy without). Without --chat the default is greedy.
     """
     from nemotrt.engines.opening import open_engine
     from nemotrt.engines.prompt import GivenPrompt, prepare

@@ -35,24 +35,26 @@ def quantize(
     lora: Sequence[str | Path] = (),
     force: bool = False,
 ) -> QuantizeResult:
-    """Write a checkpoint quantized; return what was done.
+    """Write a quantized checkpoint; return what was written.
 
     Args:
         checkpoint: a folder, OWNER/NAME[@REVISION] on the hub, "tiny" or "tiny-dense".
-        output: the new folder, or NAME.gguf for llama.cpp; it appears only when it is whole.
-        recipe: its name, or a YAML file; default the one for `gpu`.
-        gpu: the recipe must run there.
-        calibration: a folder with the calibration for static scales; made first if it is not there.
-        format: "modelopt", "compressed-tensors" or "gguf"; default by recipe and output.
-        kv_cache: "none", "fp8" or "int8".
-        group_size: inputs that share a scale, of int4-wo: 32, 64 or 128; default the recipe's.
-        mixed: give the linears that diverge most 8 bits, within 5 bits a weight or `budget_gib`.
-        budget_gib: GiB that all weights take at most; `mixed` within them.
-        compensate: round so that later inputs make up for the errors of earlier ones, on `text`.
-        text: what is calibrated on, .jsonl or plain; default a shipped set.
-        drawn: windows that the model writes itself, which `compensate` reads beside `text`.
-        lora: adapters that are merged before, each DIR or DIR=WEIGHT.
-        force: replace the output.
+        output: the new folder, or NAME.gguf for llama.cpp. It appears when it is complete.
+        recipe: the name of a recipe, or a YAML file; None: the recipe for `gpu`.
+        gpu: a GPU on which the recipe must run.
+        calibration: a folder with the calibration for static scales; it is made if it is missing.
+        format: "modelopt", "compressed-tensors" or "gguf"; None: by recipe and output.
+        kv_cache: type of the KV cache that the checkpoint asks for: "none", "fp8" or "int8".
+        group_size: inputs that share a scale, for int4-wo: 32, 64 or 128; None: the recipe's.
+        mixed: gives 8 bits to the linear layers that diverge most, for int4-wo: within 5 bits per
+            weight, or within `budget_gib`.
+        budget_gib: most GiB of all weights; it implies `mixed`.
+        compensate: rounds so that later inputs make up for the errors of earlier ones (GPTQ), for
+            int4-wo, on `text`.
+        text: the calibration text, .jsonl or plain; None: a set that comes with the package.
+        drawn: windows of text that the model writes itself; `compensate` reads them beside `text`.
+        lora: LoRA adapters that are merged into the weights first, each DIR or DIR=WEIGHT.
+        force: replaces an output that exists.
 
     Raises:
         ConfigError: a name is unknown, the recipe does not fit, or the output is in the way.

@@ -70,8 +70,8 @@ def quantize(
 ) -> None:
     """Write CHECKPOINT quantized, for TensorRT-LLM, vLLM, llama.cpp and this package's engines.
 
-    With --format gguf it is one file for llama.cpp: of int8-wo its linears are Q8_0, of int4-wo
-    they are Q4_0 and the embeddings and the head Q8_0.
+    With --format gguf the output is one file for llama.cpp. int8-wo gives linears in Q8_0. int4-wo
+    gives linears in Q4_0, and embeddings and head in Q8_0.
 
     CHECKPOINT is a Hugging Face folder, OWNER/NAME[@REVISION] on the hub, or a built-in tiny
     model's name. Weights stream from disk to disk; memory stays constant whatever the model's size.

@@ -16,8 +16,8 @@ PICTURES = Path(__file__).resolve().parent.parent / "docs/pictures"
 NEMOTRT = (sys.executable, "-m", "nemotrt")
 # What is shown: the page, and how much of it in CSS pixels.
 PLAN = "plan nemotron-nano-9b-v2 --gpu a10g --isl 8192 --osl 16384 --baseline qwen3-8b --plot"
-REPORT = "profile run engine --isl 64 --osl 64 -c 4 -n 64 --on-busy repeat -o"
-SHOTS = {"plan": (1000, 1140), "report": (1000, 700)}
+REPORT = "profile run engine --isl 64 --osl 64 -c 4 -n 64 --speculate off --on-busy repeat -o"
+SHOTS = {"plan": (1000, 1165), "report": (1000, 700)}
 
 # A drawing: boxes (id: column, row, title, words), and arrows between them with a word each.
 Box = tuple[float, float, str, str]

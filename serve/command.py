@@ -65,8 +65,8 @@ def run(
 ) -> None:
     """Serve ENGINE until SIGTERM or Ctrl-C.
 
-    ENGINE is an engine directory. Of a checkpoint (a folder, OWNER/NAME[@REVISION] on the hub, or
-    tiny) an engine for the CPU is built into the cache, once.
+    ENGINE is an engine directory, or a checkpoint (a folder, OWNER/NAME[@REVISION] on the hub, or
+    tiny), whose engine for the CPU is built into the cache, once.
     """
     import logging
 

@@ -5,6 +5,8 @@ import re
 import resource
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import click
 import pytest
@@ -13,6 +15,7 @@ from click.testing import CliRunner
 from nemotrt.cli import COMMANDS, LazyGroup, main
 from nemotrt.errors import unknown_name
 
+ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "onnxruntime", "onnx", "transformers", "tensorrt_rtx_bindings", "numba")
 SLOW = (*HEAVY, "numpy", "pydantic", "yaml", "ssl", "asyncio")  # too slow for a page of help
 
@@ -23,6 +26,25 @@ def test_even_without_click_the_cure_is_a_line() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == "Error: the Python module click is not installed: pip install nemotrt.\n"
+
+
+def test_ctrl_c_while_modules_are_imported_is_one_line() -> None:
+    """The entry point is what the package's metadata name, and `python -m nemotrt` too."""
+    script = (
+        "import sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *more):\n"
+        "        if name == 'click':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "from {module} import {name}\n"
+        "{name}()"
+    )
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    module, _, name = project["scripts"]["nemotrt"].partition(":")
+    command = [sys.executable, "-c", script.format(module=module, name=name)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "Interrupted.\n")
 
 
 def all_commands(command: click.Command, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -145,6 +167,8 @@ def test_an_unknown_name_lists_the_known_ones_and_the_nearest() -> None:
     near = unknown_name("GPU", "a10h", ["a10g", "h100"])
     assert near.message == "unknown GPU 'a10h'; did you mean 'a10g'? Known: a10g, h100."
     assert unknown_name("GPU", "zz", ["a10g"]).message == "unknown GPU 'zz'. Known: a10g."
+    part = unknown_name("model", "nano-9b", ["qwen3-8b", "nemotron-nano-9b-v2"])
+    assert "; did you mean 'nemotron-nano-9b-v2'?" in part.message
 
 
 @pytest.mark.parametrize("path", all_commands(main), ids=" ".join)

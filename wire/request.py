@@ -74,9 +74,11 @@ class SamplingNumbers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest(SamplingNumbers):
-    """One request, by the names of NVIDIA's frontends; None where the client gave none.
+    """One request, by the names of NVIDIA's frontends; None: the client gave no value.
 
-    Each field is a tensor of Triton's model, of the type that its annotation says.
+    Each field is a tensor of Triton's model, of the type that its annotation says. What each does
+    is in docs/reference/triton.md. Ranges of numbers are in `RANGES`, and are checked where
+    SamplingParams is made of them.
     Source: tensorrtllm_backend, all_models/inflight_batcher_llm/ensemble/config.pbtxt.
     """
 

@@ -23,24 +23,23 @@ from nemotrt.progress import stage_printer
 if TYPE_CHECKING:
     from nemotrt.build.check.result.report import CheckReport
 
-DESCRIPTION = """Say whether this machine computes right.
+DESCRIPTION = """Check whether this machine computes correctly.
 
-With ENGINE: opens the engine, feeds it short prompts in chunks and single tokens of several
+With ENGINE it opens the engine, feeds it short prompts in chunks and single tokens of several
 sequences that come and go, and compares its logits with an independent computation of the same
 weights on the CPU: another engine, or layer by layer where memory is short. What passes is written
 beside the engine (executed.json).
 
-With --kernels: our CUDA kernels on the GPU that is here, compared with the CPU and timed beside a
-copy within the device. It needs a GPU of compute capability 8.0 or later, its driver, cuda-python,
-and NVRTC or nvcc; no TensorRT and no checkpoint.
+With --kernels it runs our CUDA kernels on the GPU that is here, compares them with the CPU, and
+times them beside a copy within the device. It needs a GPU of compute capability 8.0 or later, its
+driver, cuda-python, and NVRTC or nvcc. It needs no TensorRT and no checkpoint.
 
-With neither: builds the tiny model for what is here and checks it, and the kernels where there is
-a GPU.
+With neither it builds the tiny model for what is here and checks it, and checks the kernels if
+there is a GPU.
 
-Exit code 0: all holds. 1: something computes wrong; the report file is to be sent to the
-maintainers. 2: it could not be tried, for a reason that is named, such as a checkpoint that is
-missing or another one; nothing is said of the machine. 3: this machine lacks something, which is
-named.
+Exit code 0: everything is correct. 1: a result is wrong; send the report file to the maintainers.
+2: nothing was tried, for a reason that is named, such as a missing or changed checkpoint; this says
+nothing of the machine. 3: the machine lacks something, which is named.
 
 \b
 Examples:

@@ -21,9 +21,10 @@ class WeightPages(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OpenOptions:
-    """How an engine is opened; none of it changes what the engine computes without an adapter.
+    """How an engine is opened. Apart from an adapter, none of it changes what the engine computes.
 
-    `trust_seals`: what was digested before is not read again.
+    With `trust_seals` a file whose digest was verified before is not read again, unless it has
+    changed since.
     """
 
     num_threads: int | None = option(
@@ -49,7 +50,7 @@ class OpenOptions:
     )
     speculate: str = option(
         AUTO,
-        "Tokens that a step guesses of what was said before, at most: auto, off or a number. "
+        "Most tokens that a step guesses from the text so far: auto, off or a number. "
         "The answers are the same; auto is off where the engine takes no guesses.",
         kind=Guesses(),
         metavar="auto|off|N",

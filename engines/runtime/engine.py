@@ -43,9 +43,13 @@ CHOSEN = -1
 class Feed:
     """New tokens for one slot: a prompt chunk, or the last sampled token.
 
-    CHOSEN is for an engine that chooses tokens itself, as a chunk of its own. `num_logits` is how
-    many of the tokens, counted from the last one, bring a row of logits. A draft is a guess: its
-    slot holds none of it until `accept` says how many of the tokens hold.
+    Attributes:
+        slot: an allocated one.
+        tokens: ids, at most `chunk_tokens`. CHOSEN stands alone, and only for an engine that
+            chooses tokens itself.
+        num_logits: how many of the tokens, counted from the last one, bring a row of logits.
+        is_draft: the tokens are guesses; the slot holds none of them until `accept` says how many
+            hold.
     """
 
     slot: int
@@ -63,28 +67,44 @@ class HasLimits(Protocol):
 
     @property
     def vocab_size(self) -> int:
-        """Number of logits."""
+        """Tokens of the vocabulary, which is the length of a row of logits."""
 
 
 class Engine(HasLimits, Protocol):
     """Owns the state of up to `limits.max_batch_size` sequences; not thread-safe."""
 
     def allocate(self) -> int:
-        """Return a free slot with empty state; raises ConfigError when none is free."""
+        """Return a free slot with empty state.
+
+        Raises:
+            ConfigError: no slot is free.
+        """
 
     def release(self, slot: int) -> None:
-        """Free a slot; nothing of its state is visible to the next owner."""
+        """Free a slot; its next owner sees nothing of its state.
+
+        Raises:
+            ConfigError: the slot is not allocated.
+        """
 
     def held_tokens(self, slot: int) -> int:
-        """Tokens that the slot's state holds."""
+        """Return how many tokens the slot's state holds.
+
+        Raises:
+            ConfigError: the slot is not allocated.
+        """
 
     def step(self, feeds: Sequence[Feed]) -> npt.NDArray[np.float32]:
         """Feed each slot its new tokens; return the logits after the tokens that bring some.
 
-        The rows [sum of num_logits, vocab] stand feed after feed, token after token.
+        Args:
+            feeds: at least one; each slot at most once.
+
+        Returns:
+            Logits [sum of num_logits, vocab] in float32, feed after feed, token after token.
 
         Raises:
-            ConfigError: a slot is not allocated or given twice, a token is out of range, more
+            ConfigError: a slot is not allocated or is given twice, a token is out of range, more
                 rows are wanted than there are tokens, or a limit is exceeded. No state has
                 changed then.
         """
@@ -102,7 +122,12 @@ class KeepsState(Engine, Protocol):
         """What a saved state costs on the host."""
 
     def save(self, slot: int, start: int = 0) -> SavedState:
-        """Return a copy of a slot's state; of its caches, what they have of tokens from `start` on.
+        """Return a copy of a slot's state on the host.
+
+        Args:
+            slot: an allocated one.
+            start: the first token whose keys and values are copied; SSM and convolution states
+                are copied whole.
 
         Raises:
             ConfigError: the slot is not allocated, or holds fewer tokens.
@@ -110,7 +135,7 @@ class KeepsState(Engine, Protocol):
         """
 
     def restore(self, slot: int, fixed: FixedState, caches: Sequence[CachedTokens]) -> None:
-        """Give an empty slot a state that was saved; it holds the caches' tokens then.
+        """Give an empty slot a saved state; it then holds as many tokens as the caches.
 
         Raises:
             ConfigError: the slot is not allocated, holds tokens, or can't hold so many.
@@ -123,12 +148,15 @@ class TakesDrafts(Engine, Protocol):
 
     @property
     def max_draft(self) -> int:
-        """Tokens of a draft at most; 0 where it was opened for none."""
+        """The longest draft in tokens; 0 if the engine was opened for none."""
 
     def accept(self, counts: Mapping[int, int]) -> None:
-        """Have each slot hold so many tokens of the draft it was fed last; the others are undone.
+        """Keep the first tokens of the drafts that were fed last, and undo the others.
 
-        Until then its state is that before the draft, and a new feed takes the draft's place.
+        Until this call a slot's state is that before its draft. A new feed replaces the draft.
+
+        Args:
+            counts: slot -> how many tokens of its draft hold.
 
         Raises:
             ConfigError: a slot has no such draft. No state has changed then.
@@ -137,18 +165,18 @@ class TakesDrafts(Engine, Protocol):
 
 @runtime_checkable
 class TakesAdapters(Engine, Protocol):
-    """An engine that was opened with adapters, of which each slot may have one."""
+    """An engine that was opened with LoRA adapters; each slot may have one of them."""
 
     @property
     def adapters(self) -> Sequence[str]:
-        """Their names."""
+        """The names of the adapters."""
 
     @property
     def adapter_bytes(self) -> int:
-        """Memory that all of them take."""
+        """Bytes of memory that all adapters take."""
 
     def adapt(self, slot: int, name: str) -> None:
-        """Have an empty slot's tokens go through an adapter, until the slot is free.
+        """Run an empty slot's tokens through an adapter until the slot is released.
 
         Raises:
             ConfigError: the slot is not allocated, or there is no such adapter.
@@ -158,10 +186,10 @@ class TakesAdapters(Engine, Protocol):
 def step_by_rows(
     step: Callable[[Sequence[Feed]], npt.NDArray[np.float32]], feeds: Sequence[Feed]
 ) -> npt.NDArray[np.float32]:
-    """Return the logits of all rows from a step that gives one row a feed.
+    """Return the logits [rows, vocab] of all rows, from a step that gives one row per feed.
 
-    What comes before a feed's first row runs as one piece, what follows token by token: exact,
-    and as slow as decoding.
+    The tokens before a feed's first row run in one step, the others token by token: exact, and as
+    slow as decoding.
     """
     rows: list[list[npt.NDArray[np.float32]]] = [[] for _ in feeds]
     by_row = [pieces(feed) for feed in feeds]

@@ -1,9 +1,10 @@
 """Between scheduler and engine: a step, the choices that follow from it, and when each is known.
 
-`begin`, `choose`, `chosen`, once each a step and in this order. An engine on the host computes in
-`begin` and knows the tokens at once. A device that chooses tokens itself only has the work put in
-its queue: it may be a step ahead, so that it never waits for what the host does with a token. The
-host learns tokens one step behind then, and what a sequence computed past its end is dropped.
+A step calls `begin`, `choose` and `chosen` once each, in this order. An engine on the host computes
+in `begin` and knows the tokens at once. For a device that chooses tokens itself, `begin` only puts
+the work into a queue. Such a device may be one step ahead, so that it never waits for what the host
+does with a token. The host then learns the tokens one step later. What a sequence computed past its
+end is dropped.
 """
 
 from collections.abc import Sequence
@@ -27,23 +28,28 @@ class Pipeline(Protocol):
         """
 
     def open(self, params: SamplingParams, prompt: Sequence[int], ends: tuple[int, ...]) -> Any:
-        """Return a sequence's place: its `slot` of the engine, and the sampler's memory of it.
+        """Return the place of a new sequence: its `slot` in the engine, and its sampler's memory.
+
+        Args:
+            params: how its tokens are chosen.
+            prompt: token ids, which the repetition penalty counts.
+            ends: token ids that may not come before `min_tokens` are out.
 
         Raises:
             ConfigError: no slot is free.
         """
 
     def release(self, place: Any) -> None:
-        """Free a place, also while a step that fed it has not ended."""
+        """Free a place; a step that fed it may still run."""
 
     def park(self, place: Any) -> Any:
-        """Free the slot of a place of which nothing is due; return what `resume` needs.
+        """Save a sequence's state on the host, free its slot, and return what `resume` needs.
 
-        Only of an engine that keeps states.
+        No token of the sequence is due. The engine is one that keeps states.
         """
 
     def resume(self, parked: Any) -> Any:
-        """Return a place that goes on where a parked one was.
+        """Return a place that goes on where the parked sequence stopped.
 
         Raises:
             ConfigError: no slot is free.
@@ -53,13 +59,19 @@ class Pipeline(Protocol):
         """Begin a step; its rows of logits stand feed after feed, as Engine.step gives them."""
 
     def score(self, first: int, tokens: Sequence[int], num_top: int) -> list[Score | None]:
-        """Return what the step's rows from `first` on say of these tokens; waits for the step."""
+        """Return the log-probabilities of `tokens` by the step's rows from `first` on, one each.
+
+        It waits for the step. A row that is not finite gives None.
+        """
 
     def choose(self, turns: Sequence[Turn]) -> None:
-        """Choose the next tokens of sequences, each from its row of the step; maybe of none."""
+        """Choose the next token of each sequence from its row of the step; `turns` may be empty."""
 
     def chosen(self) -> list[SampledToken | None]:
-        """Return what was chosen last, in the order of the turns, once; waits for it."""
+        """Return the tokens that were chosen last, in the order of the turns; call it once.
+
+        It waits for them. A row that is not finite gives None.
+        """
 
 
 @runtime_checkable
@@ -67,7 +79,7 @@ class HasPipeline(Protocol):
     """An engine that chooses tokens where its state is."""
 
     def pipeline(self) -> Pipeline | None:
-        """Return its pipeline; None where this machine can't have it."""
+        """Return its pipeline; None if this machine can't run it."""
 
 
 @dataclass(frozen=True, slots=True)

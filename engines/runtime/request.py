@@ -72,7 +72,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One generated token; `text` is what it added to the text ("" within a character)."""
+    """One generated token.
+
+    Attributes:
+        id: in the vocabulary.
+        text: what it adds to the text; "" while a character is incomplete.
+        logprob: its natural log-probability; None unless asked for.
+        top_logprobs: (token id, log-probability) of the likeliest tokens, highest first.
+    """
 
     id: int
     text: str

@@ -60,13 +60,21 @@ class RequestScheduler(Protocol):
         """Whether there is nothing to run or report."""
 
     def submit(self, request: Request) -> None:
-        """Take a request; raises ConfigError if it can't be run."""
+        """Take a request.
+
+        Raises:
+            ConfigError: the engine can't run it (`check_request`), or its id is live.
+        """
 
     def cancel(self, request_id: str) -> None:
-        """End a request; an unknown id is ignored: it has just ended."""
+        """End a request. An id that is not live is ignored: the request may just have ended."""
 
     def step(self) -> list[Update]:
-        """Go on with every request, and return what each gained."""
+        """Run one step of all requests; return an update for each that gained something.
+
+        Raises:
+            NemotrtError: the engine failed; every request is lost.
+        """
 
 
 @runtime_checkable
@@ -74,7 +82,7 @@ class SchedulesItself(Protocol):
     """An engine that takes whole requests, and batches them on its own."""
 
     def scheduler(self, tokenizer: Tokenizer | None, eos_ids: tuple[int, ...]) -> RequestScheduler:
-        """Return what drives it; `eos_ids` end a sequence, beside the tokenizer's."""
+        """Return its scheduler; `eos_ids` end a sequence, as do the tokenizer's."""
 
 
 @runtime_checkable
@@ -85,7 +93,7 @@ class BreaksAlone(Protocol):
         """Let another thread call `tell` once the engine is gone, unless it was closed."""
 
     def check(self) -> None:
-        """Raise what a step would raise if the engine is gone."""
+        """Raise the NemotrtError that a step would raise, if the engine is gone."""
 
 
 def check_request(request: Request, engine: HasLimits, tokenizer: Tokenizer | None) -> None:

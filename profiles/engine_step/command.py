@@ -42,7 +42,7 @@ def engine(
 
     The roofline of an operator is the larger of its bytes over the bandwidth and its operations
     over the arithmetic rate; both limits are measured in the same run. With --tokens above 1 the
-    steps are prompt chunks. Of a checkpoint an engine is built into the cache, once.
+    steps are prompt chunks. The engine of a checkpoint is built into the cache, once.
     """
     from nemotrt.engines.opening import checked_manifest
     from nemotrt.profiles.engine_step.measurement import profile_step

@@ -24,5 +24,5 @@ def on_busy_option(command: Callable[..., Any]) -> Callable[..., Any]:
         type=choices(list(OnBusy)),
         default=OnBusy.TELL.value,
         show_default=True,
-        help="Where other work disturbs: say so, measure again up to twice, or give up.",
+        help="If other work disturbs the run: say so, measure again up to twice, or give up.",
     )(command)

@@ -20,10 +20,14 @@ SECONDS = "seconds since the start"
 def timelines(result: ProfileResult) -> tuple[list[Chart], list[Chart]]:
     """Return two columns of figures over the time of the run, all with the same time axis.
 
-    The first has the token rate, and under it what the GPU did meanwhile.
+    The first has the token rate, and under it what the GPU did meanwhile; without a GPU the columns
+    share the figures evenly.
     """
-    first: list[Chart | None] = [throughput(result), *gpu_plots(result)]
+    gpu = gpu_plots(result)
+    first: list[Chart | None] = [throughput(result), *gpu]
     second: list[Chart | None] = [itl_over_time(result), timeline(result), occupancy(result)]
+    if not gpu:
+        first.append(second.pop(1))
     return [chart for chart in first if chart], [chart for chart in second if chart]
 
 

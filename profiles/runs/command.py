@@ -98,9 +98,9 @@ def run(
     """Measure TARGET and write result.json (every sample) and report.html (one page).
 
     TARGET is an engine directory, a Triton server (http://127.0.0.1:8000 or
-    grpc://127.0.0.1:8001), or an OpenAI-compatible one (http://127.0.0.1:8080/v1). Of a checkpoint
-    (a folder, OWNER/NAME[@REVISION] on the hub, or tiny) an engine for the CPU is built into the
-    cache, once.
+    grpc://127.0.0.1:8001), or an OpenAI-compatible one (http://127.0.0.1:8080/v1). It may be a
+    checkpoint too (a folder, OWNER/NAME[@REVISION] on the hub, or tiny), whose engine for the CPU
+    is built into the cache, once.
     """
     from nemotrt.profiles.load.choice.choice import choose, parse_concurrencies
     from nemotrt.profiles.load.targets.opening import open_target

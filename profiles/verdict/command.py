@@ -49,8 +49,8 @@ def compare(
     """Judge whether CANDIDATE has TARGET times the throughput of BASELINE.
 
     Each is the folder of a run, or of a sweep, of which the fastest run counts. For a regression
-    test compare a new run with an old one: --target 0.95 --gate --at-given-concurrency. One run a
-    side leaves what is within 10 % of the target undecided: repeat both (--repeat 3).
+    test compare a new run with an old one: --target 0.95 --gate --at-given-concurrency. With one
+    run per side a ratio within 10 % of the target is undecided: repeat both (--repeat 3).
     """
     from nemotrt.profiles.runs.run_folder import read_runs
     from nemotrt.profiles.verdict.judge import Outcome, judge

@@ -81,7 +81,9 @@ class Verdict:
     def sentence(self) -> str:
         """The verdict in one sentence."""
         if self.ratio is None or self.outcome is Outcome.NOT_COMPARABLE:
-            return f"Not comparable: {' '.join(self.reasons)}"
+            first, *others = self.reasons
+            rest = (f" {reason[0].upper()}{reason[1:]}" for reason in others)
+            return f"Not comparable: {first}{''.join(rest)}"
         ratio = self.ratio
         text = (
             f"{ratio.best:.2f} times the baseline's throughput ({ratio.text}); a ratio of "
@@ -117,12 +119,14 @@ def judge(
     for name, runs in (("candidate", candidates), ("baseline", baselines)):
         if len(engines := dict.fromkeys(line_names(runs))) > 1:
             reasons.append(f"the {name}'s runs are of different things: {'; '.join(engines)}.")
-    for name, is_shown in (("candidate", is_ours_best), ("baseline", is_theirs_best)):
-        if not is_shown and not is_given_concurrency:
-            reasons.append(
-                f"nothing shows that the {name} ran at its best concurrency: profile it with "
-                "--search, or say --at-given-concurrency."
-            )
+    are_best = {"candidate": is_ours_best, "baseline": is_theirs_best}
+    unshown = [name for name, is_shown in are_best.items() if not is_shown]
+    if unshown and not is_given_concurrency:
+        their, them = ("its", "it") if len(unshown) == 1 else ("their", "them")
+        reasons.append(
+            f"nothing shows that the {' and the '.join(unshown)} ran at {their} best concurrency: "
+            f"profile {them} with --search, or give --at-given-concurrency."
+        )
     ratio = None
     try:
         ratio = throughput_ratio(ours, theirs)

@@ -32,7 +32,7 @@ class CalibrationText:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationOptions:
-    """How static scales are taken from a calibration."""
+    """How static scales are computed from a calibration."""
 
     method: str = option(
         METHODS[0], "Where static scales are cut.", "--clip", kind=click.Choice(METHODS)
@@ -45,7 +45,16 @@ class CalibrationOptions:
 
 @dataclass(frozen=True, slots=True)
 class QuantizeOptions:
-    """How to write, beside the recipe."""
+    """How a quantized checkpoint is written, beside its recipe.
+
+    Attributes:
+        layout: the format of an output folder.
+        keep_feeders: leave the Mamba blocks just before attention in 16 bits.
+        rounded: weight name -> file with its codes, rounded before (`compensate`).
+        int8: weights that get 8 bits beside others of 4 (`mixed`).
+        to_gguf: write one GGUF file instead of a folder.
+        settings: the call's own settings, for the record.
+    """
 
     layout: CheckpointFormat = CheckpointFormat.MODELOPT  # of a folder
     kv_cache: str = option(
@@ -61,10 +70,12 @@ class QuantizeOptions:
     mixed: bool = option(
         False,
         "Give the linears that diverge most 8 bits beside the others' 4, for int4-wo: "
-        "within 5 bits a weight, or --budget-gib.",
+        "within 5 bits per weight, or --budget-gib.",
     )
     budget_gib: float | None = option(
-        None, "Most GiB of weights in all; --mixed within them.", kind=ABOVE_0
+        None,
+        "Most GiB of all weights; 8 bits are given as with --mixed, within them.",
+        kind=ABOVE_0,
     )
     compensate: bool = option(
         False,
@@ -73,14 +84,14 @@ class QuantizeOptions:
     )
     drawn: int = option(
         0,
-        "Windows that the model writes itself, on this CPU, for --compensate beside --text.",
+        "Windows of text that the model writes itself, on this CPU; --compensate reads them too.",
         kind=click.IntRange(0),
     )
     rounded: Mapping[str, Path] = field(default_factory=dict)  # weight -> its codes, found before
     int8: tuple[str, ...] = ()  # weights of 8 bits beside others of 4
     merging: MergingOptions = field(default_factory=MergingOptions)
     calibration: Path | None = option(
-        None, "Folder with the calibration for static scales; made first if it isn't there."
+        None, "Folder with the calibration for static scales; it is made if it is not there."
     )
     calibration_options: CalibrationOptions = field(default_factory=CalibrationOptions)
     force: bool = False

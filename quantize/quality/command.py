@@ -48,13 +48,13 @@ if TYPE_CHECKING:
 @click.option(
     "--minutes",
     type=FloatRange(0.01),
-    help="As many windows as fit into the time, by this machine's pace; of checkpoints.",
+    help="Take as many windows as fit into this time on this machine; for checkpoints.",
 )
 @click.option(
     "--keep",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Keep what the 16 bit model makes of the windows here, and take what is there: a later "
-    "comparison with it runs the candidate alone.",
+    help="Folder that keeps the 16 bit model's results: a later comparison with the same model "
+    "takes them from it and runs the candidate alone.",
 )
 @click.option(
     "--tasks",
@@ -98,8 +98,8 @@ def evaluate(
 
     A checkpoint runs on the CPU in its own arithmetic, activations too: what a GPU would compute,
     without a GPU. Memory is that of the largest block, so any size can be compared. An engine
-    directory runs itself, one token at a time; it shows logits only, so no layers are listed.
-    Figures are of whole texts, each with a standard error. What is left out is told.
+    directory runs as it is, one token at a time; it shows logits only, so no layers are listed.
+    Figures are of whole texts, each with a standard error. The output names what was left out.
     """
     from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
     from nemotrt.engines.tiny.models import FOLDER as SHIPPED

@@ -25,7 +25,10 @@ def _texts(quality: Quality) -> str:
     rows = tuple(_figures(text) for text in quality.texts)
     left_out = [f"{x.left_out_tokens} of {x.name}" for x in quality.texts if x.left_out_tokens]
     note = f"<p>Tokens left out: {escape(', '.join(left_out))}.</p>" if left_out else ""
-    return f"{table(heads, rows)}<p>A mean &plusmn; one standard error of it.</p>{note}"
+    spread = "A mean &plusmn; one standard error of it."
+    if not any(text.standard_errors for text in quality.texts):
+        spread = "Too few windows for standard errors."
+    return f"{table(heads, rows)}<p>{spread}</p>{note}"
 
 
 def _figures(text: TextQuality) -> tuple[str, ...]:
@@ -94,7 +97,7 @@ def _worst_layers(quality: Quality) -> str:
         )
         for layer in worst
     )
-    return f"<p>The {len(worst)} worst of {len(quality.layers)}:</p>{table(heads, rows)}"
+    return f"<p>The {len(worst)} worst of {len(quality.layers)}:</p>{table(heads, rows, 2)}"
 
 
 def _bars(layers: list[LayerError]) -> Bars:

@@ -37,7 +37,21 @@ BLOCK_BYTES = 512  # of st_blocks, whatever the filesystem's own; Source: stat(2
 
 @dataclass(frozen=True, slots=True)
 class QuantizeResult:
-    """What was written."""
+    """What was written.
+
+    Attributes:
+        target: the new folder, or the GGUF file.
+        recipe: its name.
+        quant_algo: the algorithm, in the words of the format: "W8A8_SQ_PER_CHANNEL", "FP8", ...
+        format: "modelopt", "compressed-tensors" or "gguf".
+        num_linears: linear layers that were quantized.
+        num_shards: files with weights.
+        source_bytes: bytes of the weight files that were read.
+        target_bytes: bytes of the weight files that were written.
+        seconds: from the first read to the last write.
+        loaders: engine -> "yes..." or "no..." with the reason, for each that might load it.
+        notes: about the source: contradictions, and tensors that are not the model's.
+    """
 
     target: Path
     recipe: str
@@ -48,8 +62,8 @@ class QuantizeResult:
     source_bytes: int
     target_bytes: int
     seconds: float
-    loaders: dict[str, str]  # engine -> "yes..." or "no..." with the reason
-    notes: tuple[str, ...] = ()  # of the source: contradictions, and tensors that are not its model
+    loaders: dict[str, str]
+    notes: tuple[str, ...] = ()
 
     @property
     def gb_per_s(self) -> float:

@@ -47,7 +47,9 @@ class ClusterSpec:
     target_queue_s: float = option(
         2.0, "Wait for a slot, above which a replica is added.", kind=ABOVE_0
     )
-    drain_s: int = option(60, "Time that running answers have at a stop.", kind=NONE_OR_MORE)
+    drain_s: int = option(
+        60, "Seconds that running answers have to finish at a stop.", kind=NONE_OR_MORE
+    )
     memory_gib: int | None = option(
         None, "Limit of a container, in which the kept prefixes lie too.", kind=COUNT
     )
@@ -93,7 +95,9 @@ class ComposeSpec:
     port: int = option(
         PORTS["openai"], "Port on this host's loopback address.", kind=click.IntRange(1, 65535)
     )
-    drain_s: int = option(60, "Time that running answers have at a stop.", kind=NONE_OR_MORE)
+    drain_s: int = option(
+        60, "Seconds that running answers have to finish at a stop.", kind=NONE_OR_MORE
+    )
     memory_gib: int | None = option(
         None, "Limit of a container, in which the kept prefixes lie too.", kind=COUNT
     )

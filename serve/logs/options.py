@@ -54,9 +54,9 @@ class LogFiles:
     """How much of each process's log is kept."""
 
     log_max_mib: float = option(
-        16.0, "Size at which a process's log is put aside for a new one.", kind=ABOVE_0
+        16.0, "MiB at which a process's log is put aside for a new one.", kind=ABOVE_0
     )
-    log_files: int = option(3, "Logs put aside that are kept.", kind=click.IntRange(0))
+    log_files: int = option(3, "Older logs of each process that are kept.", kind=click.IntRange(0))
 
     @property
     def max_bytes(self) -> int:

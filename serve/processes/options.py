@@ -38,9 +38,9 @@ class FrontOptions:
         unset="OWNER/NAME of what it was built from, where that is known",
     )
     host: str = option(
-        "127.0.0.1", "Address that the OpenAI endpoint listens at."
+        "127.0.0.1", "Address that the OpenAI endpoint listens on."
     )  # Triton never leaves loopback
-    port: int = option(9000, "OpenAI endpoint.", kind=PORT)
+    port: int = option(9000, "Port of the OpenAI endpoint.", kind=PORT)
     reasoning_in_content: bool = option(False, "Leave <think> traces in the content.")
     api_key_file: Path | None = option(None, "API keys, one per line; or $NEMOTRT_API_KEYS.")
     share_prefixes: bool = option(False, "API keys use each other's kept prefixes.")
@@ -50,9 +50,11 @@ class FrontOptions:
         (), "Origin of web pages that may use the API; may be repeated."
     )
     allowed_host: tuple[str, ...] = option((), "Name of this server, beside localhost's.")
-    vllm_metrics: bool = option(False, "/metrics also by vLLM's names.")
+    vllm_metrics: bool = option(False, "/metrics has vLLM's names too.")
     stored_responses_mib: int = option(
-        DEFAULT_STORED_MIB, "Memory for /v1/responses to go on from; 0 stores none.", kind=SIZE
+        DEFAULT_STORED_MIB,
+        "MiB for stored responses, from which /v1/responses goes on; 0 stores none.",
+        kind=SIZE,
     )
     max_body_bytes: int | None = option(
         None,
@@ -71,9 +73,9 @@ class FrontOptions:
 class TritonOptions:
     """Where Triton listens on loopback, and the folder of its runtime."""
 
-    http_port: int = option(8000, "Triton's HTTP.", kind=PORT)
-    grpc_port: int = option(8001, "Triton's gRPC.", kind=PORT)
-    metrics_port: int = option(8002, "Triton's metrics.", kind=PORT)
+    http_port: int = option(8000, "Port of Triton's HTTP.", kind=PORT)
+    grpc_port: int = option(8001, "Port of Triton's gRPC.", kind=PORT)
+    metrics_port: int = option(8002, "Port of Triton's metrics.", kind=PORT)
     runtime: Path | None = option(None, "Triton runtime folder.")
 
     @property
@@ -87,7 +89,7 @@ class QueueLimits:
     """How many requests may wait for a slot, and how long."""
 
     max_queue_size: int = option(512, "Waiting requests.", kind=COUNT)
-    max_queue_s: float = option(300.0, "Longest wait for a slot.", kind=ABOVE_0)
+    max_queue_s: float = option(300.0, "Longest wait for a slot, in seconds.", kind=ABOVE_0)
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -111,10 +113,12 @@ class EngineOptions:
     )
     target_itl_ms: float | None = option(
         None,
-        "Time between tokens to keep while prompts come in: prompt chunks shrink for it.",
+        "Milliseconds between tokens to keep while prompts come in: prompt chunks shrink for it.",
         kind=ABOVE_0,
     )
-    drain_s: float = option(30.0, "Time that running answers have at a stop.", kind=FloatRange(0))
+    drain_s: float = option(
+        30.0, "Seconds that running answers have to finish at a stop.", kind=FloatRange(0)
+    )
     prefix_cache: PrefixCacheOptions = field(default_factory=PrefixCacheOptions)
     opening: OpenOptions = field(default_factory=OpenOptions)
 

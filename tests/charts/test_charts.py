@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemotrt.charts.axis import Axis, axis_of
+from nemotrt.charts.layout import lay_out
 from nemotrt.charts.number import number
 from nemotrt.charts.png import png
 from nemotrt.charts.spec import (
@@ -18,9 +19,11 @@ from nemotrt.charts.spec import (
     Chart,
     HeatMap,
     Histogram,
+    Line,
     Lines,
     Series,
     Span,
+    Text,
     Timeline,
 )
 from nemotrt.charts.svg import figure
@@ -58,6 +61,25 @@ def value_of(text: str) -> float:
 )  # fmt: skip
 def test_numbers_by_hand(value: float | None, text: str) -> None:
     assert number(value) == text
+
+
+def test_a_label_stays_off_the_lines() -> None:
+    """Points on a rising line, where the first place right of each is on the line or on a text."""
+    line = tuple((float(x), float(x)) for x in range(11))
+    points = Series("ops", ((5.3, 4.9), (5.0, 4.3)), False, ("linears", "attention"))
+    drawing = lay_out(Lines("t", "x", "y", (Series("roof", line), points)))
+    [(x1, y1), *_, (x2, y2)] = next(
+        mark.points for mark in drawing.marks if isinstance(mark, Line) and len(mark.points) == 11
+    )
+    labels = [
+        m for m in drawing.marks if isinstance(m, Text) and m.text in ("attention", "linears")
+    ]
+    assert len(labels) == 2
+    for label in labels:
+        half = len(label.text) * 6 / 2  # of letters of 11 units
+        middle = label.x + {"start": half, "middle": 0, "end": -half}[label.anchor]
+        heights = [y1 + (x - x1) / (x2 - x1) * (y2 - y1) for x in (middle - half, middle + half)]
+        assert max(heights) < label.y - 8 or min(heights) > label.y + 2, label
 
 
 @given(st.floats(-1e300, 1e300))

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from nemotrt.build.check.result.fault import Fault
 from nemotrt.build.check.result.rows import Comparison
+from nemotrt.charts.number import number
 
 
 @dataclass(slots=True)
@@ -36,8 +37,8 @@ class EngineCheck:
             found.append(f"bound      {bound:.2g}: {self.comparison.why}")
             found.append(f"against    {self.reference}")
         if self.prefill_tokens_per_s is not None:
-            found.append(f"prefill    {self.prefill_tokens_per_s:.4g} tokens/s, one chunk")
+            found.append(f"prefill    {number(self.prefill_tokens_per_s)} tokens/s, one chunk")
         if self.decode_tokens_per_s is not None:
             rate, many = self.decode_tokens_per_s, self.decode_sequences
-            found.append(f"decode     {rate:.4g} tokens/s, {many} sequences")
+            found.append(f"decode     {number(rate)} tokens/s, {many} sequences")
         return found

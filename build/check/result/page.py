@@ -3,6 +3,7 @@
 from html import escape
 
 from nemotrt.build.check.result.report import HEADS, CheckReport, row_cells
+from nemotrt.charts.number import number
 from nemotrt.charts.page import page, plots, table
 from nemotrt.charts.spec import About, Bars
 
@@ -38,7 +39,7 @@ def _engines(report: CheckReport) -> str:
         found = each.comparison
         error = (f"{found.error:.2g}", f"{found.bound:.2g}") if found else ("", "")
         rates = each.prefill_tokens_per_s, each.decode_tokens_per_s
-        speeds = ("" if rate is None else f"{rate:.4g}" for rate in rates)
+        speeds = ("" if rate is None else number(rate) for rate in rates)
         names = each.engine, each.backend, each.precision, each.reference or "nothing"
         rows.append((*names, *error, *speeds))
     if not rows:

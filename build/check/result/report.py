@@ -14,6 +14,7 @@ from typing import Any
 from nemotrt.build.check.result.engine_check import EngineCheck
 from nemotrt.build.check.result.fault import Fault, Outcome, Stage
 from nemotrt.build.check.result.rows import KernelCheck, KernelRow
+from nemotrt.charts.number import number
 from nemotrt.errors import EnvironmentUnfitError, NemotrtError
 from nemotrt.files.writing import write_file
 from nemotrt.profiles.hardware.nvml.device import select_devices
@@ -50,7 +51,7 @@ class Predicted:
         """Return the line for a person."""
         if self.decode_tokens_per_s is None:
             return f"{self.backend}: {self.note}"
-        return f"{self.backend}: decode {self.decode_tokens_per_s:.4g} tokens/s, not measured"
+        return f"{self.backend}: decode {number(self.decode_tokens_per_s)} tokens/s, not measured"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

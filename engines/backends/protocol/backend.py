@@ -38,7 +38,13 @@ class Executed(StrEnum):
 class Target(Generic[Own]):
     """What is to be built, with every choice made.
 
-    `stored` is the checkpoint's own precision, if it is quantized. A CPU backend has no GPU.
+    Attributes:
+        checkpoint: the source of the weights.
+        precision: what the linear layers compute in.
+        stored: the checkpoint's own precision, if it is quantized; else None.
+        gpu: the name of a GPU profile; None for a CPU backend.
+        compute_capability: NVIDIA's, such as "8.6"; None for a CPU backend.
+        options: the backend's own.
     """
 
     checkpoint: "Checkpoint"
@@ -58,7 +64,13 @@ class Target(Generic[Own]):
 
 @dataclass(frozen=True, slots=True)
 class BuildJob:
-    """Where a payload goes, its limits, and who is told of each stage."""
+    """Where a payload goes, and with which limits.
+
+    Attributes:
+        folder: an empty one, which becomes the engine directory when all is written.
+        limits: in sequences and tokens.
+        report: called with the name of each stage as it begins.
+    """
 
     folder: Path
     limits: "Limits"
@@ -67,7 +79,13 @@ class BuildJob:
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """What a manifest says of a payload beside its files."""
+    """What a manifest says of a payload beside its files.
+
+    Attributes:
+        tools: name -> version of what built it.
+        notes: facts that the backend's `open` reads again.
+        weights: name -> where each weight lies that stays in the checkpoint.
+    """
 
     tools: Mapping[str, str]
     notes: Notes
@@ -142,7 +160,12 @@ class Backend(ABC, Generic[Own]):
 
     @abstractmethod
     def build(self, target: Target[Own], job: BuildJob) -> Payload:
-        """Write the payload; return what the manifest says of it."""
+        """Write the payload into `job.folder`; return what the manifest says of it.
+
+        Raises:
+            ConfigError: the model or a choice does not fit.
+            EnvironmentUnfitError: a tool, memory or disk space is missing.
+        """
 
     @abstractmethod
     def open(self, folder: Path, manifest: "Manifest", options: "OpenOptions") -> "Engine":
@@ -166,11 +189,11 @@ class Backend(ABC, Generic[Own]):
         return (Need("GPU", lambda: check_gpu(folder, manifest, local_compute_capability())),)
 
     def host_steps(self, folder: Path) -> str | None:
-        """Return what to run on the GPU host; None where `open` runs the engine."""
+        """Return the commands for the GPU host; None if `open` runs the engine."""
         return None
 
     def planning(self, options: Own) -> Planning:
-        """Return how the planner finds an engine's limits."""
+        """Return how the planner finds the limits of an engine that is built without them."""
         return NotPlanned()
 
     def server_file(
@@ -184,10 +207,13 @@ class Backend(ABC, Generic[Own]):
         raise ConfigError(f"{self.name} has no server of its own that reads a file.")
 
     def planned(self, options: Own, model: ModelConfig, snapshots: int) -> tuple[Own, str]:
-        """Return the options with what the planner says of agents' prefixes, and what to tell.
+        """Return the options as the planner would set them, and a note to print ("" for none).
 
-        `snapshots` is after how many tokens each the state of a prompt should be kept, if it is
-        kept at points that a configuration names.
+        Args:
+            options: the user's.
+            model: the checkpoint's.
+            snapshots: tokens between two kept states of a prompt, for a runtime whose configuration
+                names the points.
         """
         return options, ""
 

@@ -13,11 +13,11 @@ LORA_RANK = 16  # of adapters that are not there yet
 
 @dataclass(frozen=True, slots=True)
 class TensorRTLLMOptions:
-    """`tp_size` GPUs share the model; `is_code_trusted` runs the checkpoint's own Python code.
+    """How TensorRT-LLM runs the model.
 
-    The next ones are not in every version of TensorRT-LLM: `versions` says in which.
-    `planned_snapshots` is what the planner says where `prefix_snapshots` says nothing; versions
-    that have it not do without.
+    `prefix_snapshots`, `avg_seq_len` and `max_loras` need a version of TensorRT-LLM that has them:
+    `versions` says which. `planned_snapshots` is the planner's value, used if `prefix_snapshots` is
+    None; a version without the feature ignores it.
     """
 
     tp_size: int = tp_size()

@@ -56,15 +56,18 @@ class Draws(Protocol):
         """Return a sequence's memory; `ends` may not come before `min_tokens` are out."""
 
     def choose(self, logits: Floats, turns: Sequence[Turn]) -> list[SampledToken | None]:
-        """Return each sequence's next token, and remember it; None where logits are not finite.
+        """Return each sequence's next token and remember it; None if its logits are not finite.
 
         Args:
-            logits: [rows, vocab].
-            turns: the sequences; a mask has at least one token.
+            logits: [rows, vocab] in float32.
+            turns: the sequences; a rule allows at least one token.
         """
 
     def score(self, logits: Floats, tokens: Sequence[int], num_top: int) -> list[Score | None]:
-        """Return what each row [vocab] says of its token, as `choose` does; rows may be left."""
+        """Return the score of `tokens[i]` by row i [vocab] of the logits; None if not finite.
+
+        There may be more rows than tokens.
+        """
 
 
 class NumpyDraws:

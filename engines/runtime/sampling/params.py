@@ -32,13 +32,33 @@ LARGEST = 1e300  # sums and differences of such scores are finite
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams(SamplingNumbers):
-    """How one request's tokens are chosen and when it stops.
+    """How the tokens of one request are chosen, and when it stops.
 
-    temperature 0 is greedy; top_k 0 and top_p 1 keep every token. A token's biases are added to
-    its logit. `stop` may be one text, other sequences may be lists, and `logit_bias` a mapping.
+    Temperature, min_p, top_k and top_p apply in this order, after the penalties and biases.
+
+    Attributes:
+        max_tokens: generated tokens at most, 0 or more; 0 scores the prompt alone.
+        min_tokens: tokens before which no end token and no stop token is chosen.
+        temperature: divides the logits; 0 takes the likeliest token (greedy).
+        top_k: keeps the k likeliest tokens; 0 keeps all.
+        top_p: keeps the likeliest tokens that together have this probability, above 0; 1 keeps all.
+        min_p: keeps tokens with at least this share of the likeliest one's probability, 0 to 1.
+        repetition_penalty: factor against tokens of the prompt or the output, above 0; 1 is off.
+        presence_penalty: subtracted from the logit of each token in the output, -2 to 2.
+        frequency_penalty: subtracted from a token's logit for each time in the output, -2 to 2.
+        seed: 0 to 2^64 - 1; the same seed gives the same tokens. None: another one every time.
+        logit_bias: token id -> what is added to its logit; a mapping or pairs, 1024 at most.
+        stop: texts that end the answer; one text or several.
+        include_stop_str_in_output: the text keeps the stop string that ended it.
+        skip_special_tokens: the text leaves special tokens out; False shows them.
+        stop_token_ids: token ids that end the answer.
+        ignore_eos: the model's end token does not end the answer.
+        logprobs: natural log-probabilities of each generated token and of the N likeliest, 0 to
+            100; None: none.
+        prompt_logprobs: the same of each prompt token.
 
     Raises:
-        ConfigError: a value is of another type, or out of range.
+        ConfigError: a value has another type, or is out of range.
     """
 
     max_tokens: int = 128
@@ -99,7 +119,13 @@ class SamplingParams(SamplingNumbers):
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What the model's own distribution says of a token; the likeliest has rank 1."""
+    """What the model's own distribution says of a token, before penalties and temperature.
+
+    Attributes:
+        logprob: the natural log-probability.
+        rank: 1 for the likeliest token.
+        top_logprobs: (token id, log-probability) of the likeliest tokens, highest first.
+    """
 
     logprob: float
     rank: int

@@ -50,7 +50,10 @@ class LoadChoice:
         unset="0",
     )
     think_s: float | None = option(
-        None, "Pause of a conversation before each later turn.", kind=FloatRange(0), unset="0"
+        None,
+        "Seconds that a conversation pauses before each later turn.",
+        kind=FloatRange(0),
+        unset="0",
     )
     requests_per_s: float | None = option(
         None,

@@ -29,7 +29,13 @@ STATED = ("hardware", "kv_cache", "ssm_state", "prefix_cache", "power_limit_w", 
 
 @dataclass(frozen=True, slots=True)
 class TargetOptions:
-    """How to reach a target; an `extra` field of requests that is None takes one of ours away."""
+    """How to reach a target.
+
+    Attributes:
+        prefix_cache_gib: GiB; None: 0, as later requests of a load must not find earlier ones'.
+        headers: HTTP headers of every request: name -> text.
+        extra: fields of every request's body: name -> value; None leaves out a field of ours.
+    """
 
     protocol: ServerProtocol | None = option(
         None, "What a server speaks; .../v1 is openai, for conversations openai-chat."
@@ -39,11 +45,14 @@ class TargetOptions:
         None, "Folder or hub id with the model's tokenizer; a server needs it.", kind=CHECKPOINT
     )
     prefix_cache_gib: float | None = option(
-        None, "An engine's memory for states of prompts.", kind=FloatRange(0), unset="0"
+        None,
+        "GiB that an engine may take for kept states of prompts.",
+        kind=FloatRange(0),
+        unset="0",
     )
     opening: OpenOptions = field(default_factory=OpenOptions)
     stall_timeout_s: float = option(
-        300.0, "Longest silence of a server before a request fails.", kind=FloatRange(0.1)
+        300.0, "Seconds of a server's silence after which a request fails.", kind=FloatRange(0.1)
     )
     headers: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)

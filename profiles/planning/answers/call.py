@@ -18,20 +18,21 @@ def plan(
     concurrency: int | None = None,
     batch_size: int | None = None,
 ) -> Plan:
-    """Return what is predicted of a model on a GPU; nothing in it was measured.
+    """Return the predicted memory and throughput of a model on a GPU; nothing in it was measured.
 
-    What is left out is as `nemotrt plan` has it.
+    An argument that is None has the default of `nemotrt plan`.
 
     Args:
         model: a known name, a config.json, a checkpoint's folder or its hub id.
-        gpu: a known GPU, a profile's file, or "this-machine".
-        isl: tokens of a prompt.
-        osl: tokens of an answer.
-        precision: of the linears: "bf16", "int8-wo", "fp8", ...
-        engine: whose paging and overheads to assume.
-        tp: GPUs that share each layer.
-        concurrency: users; default as many as fit.
-        batch_size: sequences at once; default as many as fit.
+        gpu: a known GPU, a profile's file, or "this-machine"; None: "a10g".
+        isl: tokens of a prompt; None: 8192.
+        osl: tokens of an answer; None: 16384.
+        precision: format of the linear layers: "bf16", "int8-wo", "fp8", ...; None: the model's.
+        engine: the engine whose paging and overheads are assumed; None: the one that
+            `nemotrt build` makes for the GPU.
+        tp: GPUs that share each layer; None: 1.
+        concurrency: users who each have one request open; None: as many as fit.
+        batch_size: sequences that run at once; None: as many as fit.
 
     Raises:
         ConfigError: a name is unknown, or the GPU can't run the precision.

@@ -22,7 +22,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """A predicted figure, from the low to the high end of the corrections' bands."""
+    """A predicted figure: the low end, the best estimate and the high end of its band."""
 
     low: float
     best: float
@@ -45,10 +45,15 @@ class BuiltEngine:
 
 @dataclass(frozen=True, slots=True)
 class Speculated:
-    """What guesses bring the same users; `break_even_accepted` of them must hold in a step.
+    """What speculation brings the same users.
 
-    It is None where not even all that are made would do. `plain_tokens_per_s` is the best rate
-    without guesses, of a batch as large as then fits.
+    Attributes:
+        guesses: tokens that a step checks beside the one that it makes.
+        accepted: guesses that hold in a step of a sequence, on average; assumed.
+        plain_step_ms: a decode step without guesses.
+        plain_tokens_per_s: the rate without guesses, of a batch as large as then fits.
+        break_even_accepted: guesses that must hold for the same rate; None if not even all of them
+            are enough.
     """
 
     guesses: int
@@ -60,7 +65,17 @@ class Speculated:
 
 @dataclass(frozen=True, slots=True)
 class OperatorTime:
-    """One operator of the decode step: what it moves, multiplies and waits for."""
+    """One operator of the decode step, on one GPU.
+
+    Attributes:
+        name: such as "mamba in_proj".
+        resource: what kind of work it is: "weights", "attention", "ssm", ...
+        ms: its time, with what it waits for.
+        memory_ms: the time that its bytes take.
+        compute_ms: the time that its products take.
+        num_bytes: bytes that it reads and writes.
+        num_flops: floating-point operations, two for each product.
+    """
 
     name: str
     resource: str
@@ -73,7 +88,35 @@ class OperatorTime:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A prediction; nothing in it was measured. Bytes are of one GPU, rates of all `tp`."""
+    """A prediction; nothing in it was measured. Bytes are of one GPU, rates of all `tp` GPUs.
+
+    Attributes:
+        isl: tokens of a prompt; `osl`: tokens of an answer.
+        request_bytes: state and KV cache of one sequence at its full length.
+        memory: where the bytes of the GPU go.
+        admission: whether an engine reserves a sequence's full length or fills by mean occupancy.
+        max_batch_size: sequences that fit at once; `limited_by` says what ends it.
+        batch_size: sequences that run at once; `concurrency`: users.
+        max_num_tokens: new tokens in one call.
+        max_seq_len_at_batch_1: the longest sequence that fits alone.
+        decode_step_ms: one decode step at the mean context, by what it waits for; `bound_by` names
+            the largest part.
+        operators: the same step by operator.
+        ttft_ms: mean time to the first token, the wait for a slot counted; `ttft_p50_ms` and
+            `ttft_p95_ms` are percentiles.
+        ttft_burst_ms: of the last request when a whole batch arrives at once at an idle engine.
+        tpot_ms: mean time per output token after the first; `queue_ms`: mean wait for a slot.
+        tokens_per_s: generated tokens of all users.
+        power_w: all GPUs; None where the board's limit is unknown.
+        usd_per_million_tokens: of generated tokens; None without a price.
+        default_corrections: corrections that no measurement on this GPU supports.
+        notes: what the prediction leaves out or assumes.
+        track_record: how far earlier predictions for this GPU and engine were off.
+        baseline: the plan of the model compared with; `ratio`: this one's rate over its rate.
+        reason: why the ratio is what it is.
+        engines: what our backends would build for this GPU.
+        speculation: with guesses only.
+    """
 
     schema_version: int
     model: str

@@ -108,7 +108,7 @@ def roofline_chart(deployment: Deployment, plan: Plan) -> Lines:
     operators = Series("operators", points, False, labels)
     return Lines(
         f"Roofline of a decode step, batch {plan.batch_size}",
-        "flops a byte",
+        "flops per byte",
         "flop/s",
         (Series(f"{deployment.gpu.name} {arithmetic}", roof), operators),
         is_x_log=True,

@@ -43,7 +43,7 @@ class NativeOptions:
 
     ssm_state: StateFormat = option(
         StateFormat.FLOAT32,
-        f"the Mamba state; {NumberFormat.FP16} halves its memory and traffic, at an error.",
+        f"the Mamba state; {NumberFormat.FP16} halves its memory and traffic and adds an error.",
         kind=Words(
             {item.number.value: item for item in SSM_FORMATS},
             old={item.value: item for item in SSM_FORMATS},
@@ -53,7 +53,7 @@ class NativeOptions:
     kv_cache: StateFormat = option(
         StateFormat.FLOAT32,
         f"the KV cache; {NumberFormat.BF16} halves its memory and {NumberFormat.INT8} quarters it, "
-        "at an error.",
+        "and adds an error.",
         kind=Words({item.number.value: item for item in KV_FORMATS}),
         unset=StateFormat.FLOAT32.number.value,
     )

@@ -23,16 +23,17 @@ class KeptSsm(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PrefixCacheOptions:
-    """The limit of all kept states, and how they are held."""
+    """How much memory kept states may take, in GiB, and their number format."""
 
     prefix_cache_gib: float | None = option(
         None,
-        "Memory for states of prompts, for later ones that begin alike; 0 keeps none.",
+        "GiB for kept states of prompts, which later prompts with the same beginning use; 0 keeps "
+        "none.",
         kind=FloatRange(0),
         unset="a quarter of what is free, where the engine's states can be kept",
     )
     prefix_cache_ssm: KeptSsm = option(
-        KeptSsm.EXACT, "Mamba states there; float16 halves them, at an error."
+        KeptSsm.EXACT, "Format of the Mamba states in it; float16 halves them and adds an error."
     )
 
     def __post_init__(self) -> None:
