@@ -9,7 +9,7 @@ from nemotrt.files.memory import memory_bytes
 from nemotrt.files.user_cache import usual_path
 from nemotrt.needs import Ability
 
-FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "f16c")
+FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "f16c")
 # A Nemotron-Nano-9B-v2: 8.89 billion parameters of two bytes.
 CHECKPOINT_BYTES = 17_776_454_656
 # Source: docs/measurements/native.md, its peak on the CPU in int8-wo, measured.

@@ -184,11 +184,15 @@ def main(
     rate = ChunkRate.of(told.max_chunks_per_s, is_cpu=is_cpu, num_cores=num_cores)
     host = EngineHost(opened, told.queue, rate, target_itl_s, told.prefix_cache, tracing)
 
-    def drain(number: int, frame: FrameType | None) -> None:
-        log.info("signal %s: draining for %g s at most", signal.Signals(number).name, told.drain_s)
+    def drain() -> None:
+        log.info("signal SIGTERM: draining for %g s at most", told.drain_s)
         host.loop.stop(told.drain_s)
 
-    signal.signal(signal.SIGTERM, drain)
+    def ask_drain(number: int, frame: FrameType | None) -> None:
+        """Leave it to a thread: a signal may come in the midst of a line, or of a lock."""
+        threading.Thread(target=drain, name="drain").start()
+
+    signal.signal(signal.SIGTERM, ask_drain)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor, which tells us
     listener = host.listen(socket_path)
     log.info("engine %s is ready, pid %d", engine, os.getpid())

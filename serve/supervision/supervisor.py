@@ -83,6 +83,7 @@ class Supervisor:
         self._parent = os.getppid() if stop_with_parent else None
         self._on_log: Callable[[str], None] | None = None
         self._is_stopping = False
+        self._signal: signal.Signals | None = None
         self._is_interrupted = False
         self._written: ServerState | None = None
         self._write_again_s = 0.0
@@ -214,6 +215,8 @@ class Supervisor:
 
     def _stop(self) -> None:
         """Stop the services in the order in which they started: the engine drains first."""
+        if self._signal is not None:
+            log.info("%s: stopping", self._signal.name)
         self._is_stopping = True
         self._save_state()
         for service in self.services:
@@ -243,7 +246,8 @@ class Supervisor:
             self._write_again_s = 0.0
 
     def _ask_stop(self, number: int, frame: FrameType | None) -> None:
-        log.info("%s: stopping", signal.Signals(number).name)
+        """Note the signal. It may come in the midst of a line, so nothing is written here."""
+        self._signal = signal.Signals(number)
         self._is_stopping = True
         self._is_interrupted = number == signal.SIGINT
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import threading
@@ -18,6 +19,7 @@ import pytest
 from nemotrt.serve.engine.probe import ask_engine
 from nemotrt.serve.processes.launcher import serve_engine
 from nemotrt.serve.processes.run_folder import RunFolder, ServerState
+from nemotrt.serve.supervision.supervisor import Supervisor
 
 pytestmark = pytest.mark.triton
 TESTS = Path(__file__).parents[1]
@@ -304,3 +306,12 @@ def no_threads_left() -> Iterator[None]:
     before = threading.active_count()
     yield
     wait_until(lambda: threading.active_count() <= before, 10)
+
+
+def test_a_signal_writes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """It may come in the midst of a line, and Python refuses to write into one: code 1 once."""
+    supervisor = object.__new__(Supervisor)
+    with caplog.at_level(logging.DEBUG):
+        supervisor._ask_stop(signal.SIGINT, None)
+    assert supervisor._is_stopping and supervisor._is_interrupted
+    assert not caplog.records

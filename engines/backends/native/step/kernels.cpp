@@ -41,7 +41,7 @@ int jobs_of(const Machine& machine, const Step& step, const Op& op, int phase) {
 // batch. Those of bf16 are not the same floats, so it does not.
 INLINE bool is_on_tiles(const Machine& machine, const Step& step, const Op& op) {
   int kind = machine.tensors[op.tensors[0]].kind;
-  return machine.matrix && (kind == PANELS_BF16 || (kind == PANELS_INT8 && rows_of(step, op) > GROUP));
+  return machine.matrix && (kind == PANELS_BF16 || (kind == PANELS_INT8 && rows_of(step, op) > MATRIX_TOKENS));
 }
 
 // Into how many chunks the jobs of a phase are cut. Queries that share keys stay together, as many as go

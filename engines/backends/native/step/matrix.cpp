@@ -45,13 +45,20 @@ void split_token(const int16_t* codes, int tokens, int depth, uint8_t* low, uint
 
 // A panel's weights of a block in rows of four inputs, from rows of two.
 void pack_weights(const int8_t* weight, int depth, int8_t* out) {
-  int end = (int)round_up(depth, ROW_BYTES);
-  for (int k = 0; k < end; k += 4)
-    for (int r = 0; r < PANEL; r++, out += 4) {
-      memset(out, 0, 4);
-      if (k < depth) memcpy(out, weight + k * PANEL + 2 * r, 2);
-      if (k + 2 < depth) memcpy(out + 2, weight + (k + 2) * PANEL + 2 * r, 2);
-    }
+  int count = depth / 4, end = (int)round_up(depth, ROW_BYTES) / 4;
+  const uint16_t* pairs = (const uint16_t*)weight;
+  uint32_t* fours = (uint32_t*)out;
+  for (int k = 0; k < count; k++, pairs += 2 * PANEL, fours += PANEL) {
+    __builtin_prefetch((const char*)pairs + PREFETCH_BYTES);
+#if defined(__AVX512VNNI__)  // gcc 12 takes the portable form apart
+    __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)pairs));
+    __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)(pairs + PANEL)));
+    _mm512_storeu_si512(fours, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+#else
+    for (int r = 0; r < PANEL; r++) fours[r] = pairs[r] | (uint32_t)pairs[PANEL + r] << 16;
+#endif
+  }
+  memset(fours, 0, (size_t)(end - count) * PANEL * sizeof *fours);
 }
 
 #if HAS_TILES
@@ -159,6 +166,7 @@ namespace nemotrt::NEMOTRT_ISA {
 void matrix_linear(const Machine& machine, const Op& op, int rows, Range panels, float* scratch) {
 #if HAS_TILES
   bool is_int8 = machine.tensors[op.tensors[0]].kind == PANELS_INT8;
+  if (!is_int8 && rows == 1) return bf16_of_one(machine, op, panels, scratch);
   TileConfig config;
   if (!is_int8 && rows < MATRIX_TOKENS)  // the sums and inputs of few tokens
     for (int tile : {0, 1, 2, 3, 4, 5, 7}) config.rows[tile] = (uint8_t)rows;

@@ -49,6 +49,8 @@ void split_inputs(const float* x, int step, int depth, int tile, uint16_t* out) 
 }
 
 #if HAS_TILES
+using PartSums = float[2 * INPUT_PARTS][MATRIX_TOKENS][PANEL];
+
 // Sums of a tile of tokens' parts with the weights of 32 inputs of one or two panels: each part has a
 // chain of its own, so that none waits for another.
 template <bool HAS_SECOND>
@@ -77,7 +79,7 @@ INLINE void prefetch_tile(const uint16_t* weights) {
 // The last tile's weights are at `last`, where the panel ends within it.
 template <bool HAS_SECOND>
 void multiply_panels(const uint16_t* inputs, int tile, const uint16_t* weights, int64_t panel_step, int count,
-                     const uint16_t* last, float (&sums)[2 * INPUT_PARTS][MATRIX_TOKENS][PANEL]) {
+                     const uint16_t* last, PartSums& sums) {
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
@@ -99,17 +101,109 @@ void multiply_panels(const uint16_t* inputs, int tile, const uint16_t* weights, 
   _tile_stored(5, sums[5], ROW_BYTES);
 }
 
+// What tiles sum, by vectors, to the bit: of each 32 inputs the even and the odd ones in a chain of
+// multiply-adds each, both added, and that to the sum; denormals are zeros, as in tiles. For one token, which
+// would fill a sixteenth of a tile. `x` is its inputs [parts][span].
+constexpr unsigned NO_DENORMALS = 0x8040;  // of MXCSR: as operands, and as results
+
+constexpr int PANELS_OF_ONE = 4;  // as many streams of weights as for other kinds
+using SumsOfOne = float[PANELS_OF_ONE * INPUT_PARTS][1][PANEL];
+
+template <int P>
+__attribute__((noinline)) void sum_as_tiles(const float* x, int span, const uint16_t* weights, int64_t panel_step,
+                                            int size, SumsOfOne& sums) {
+  memset(sums, 0, sizeof sums);
+  for (int k = 0; k < size; k += TILE_INPUTS, x += TILE_INPUTS, weights += TILE_CODES) {
+    Vec chains[2][P][INPUT_PARTS][VECTORS] = {};
+    int end = least(TILE_INPUTS, size - k);
+    UNROLL for (int i = 0; i < 2; i++)
+      for (int pair = 0; pair < end; pair += 2) {
+        const uint16_t* at = weights + pair * PANEL;
+        Vec rows[P][VECTORS];
+        UNROLL for (int p = 0; p < P; p++) {
+          if (i == 0) __builtin_prefetch((const char*)(at + p * panel_step) + PREFETCH_BYTES);
+          load_weights(at + p * panel_step, i, rows[p]);
+        }
+        UNROLL for (int part = 0; part < INPUT_PARTS; part++) {
+          Vec input = splat(x[(int64_t)part * span + pair + i]);
+          PIN(input);
+          UNROLL for (int p = 0; p < P; p++) UNROLL for (int v = 0; v < VECTORS; v++) {
+            chains[i][p][part][v] = rows[p][v] * input + chains[i][p][part][v];
+            PIN(chains[i][p][part][v]);
+          }
+        }
+      }
+    UNROLL for (int p = 0; p < P; p++) UNROLL for (int part = 0; part < INPUT_PARTS; part++)
+      UNROLL for (int v = 0; v < VECTORS; v++) {
+        float* sum = sums[p * INPUT_PARTS + part][0] + v * LANES;
+        store(sum, load(sum) + (chains[0][p][part][v] + chains[1][p][part][v]));
+      }
+  }
+}
+
+INLINE float widened(uint16_t code) {
+  uint32_t bits = (uint32_t)code << 16;
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+// One token's parts, in tiles of one row, as floats [parts][inputs].
+void widen_parts(const uint16_t* tiles, int depth, float* out) {
+  for (int k = 0; k < depth; k += TILE_INPUTS)
+    for (int part = 0; part < INPUT_PARTS; part++, tiles += TILE_INPUTS)
+      for (int i = 0; i < TILE_INPUTS; i++) out[(int64_t)part * depth + k + i] = widened(tiles[i]);
+}
+
+INLINE float* out_of(const Machine& machine, const Op& op, int row, int panel) {
+  const Buffer& target = machine.buffers[op.target.buffer];
+  return target.rows + op.target.column + (int64_t)row * target.stride + panel * PANEL;
+}
+// One token's sums of some panels, the smallest parts first.
+template <int N, int T>
+INLINE void put_parts(const float (&sums)[N][T][PANEL], int token, int num_panels, float* out, bool adds) {
+  for (int i = 0; i < num_panels; i++)
+    for (int v = 0; v < PANEL; v += LANES) {
+      const auto* part = sums + i * INPUT_PARTS;
+      put(out + i * PANEL + v, load(part[0][token] + v) + (load(part[1][token] + v) + load(part[2][token] + v)), adds);
+    }
+}
+
+// As bf16_linear, for one token.
+void bf16_of_one(const Machine& machine, const Op& op, Range panels, float* scratch) {
+  const Tensor& weight = machine.tensors[op.tensors[0]];
+  int depth = (int)round_up(weight.columns, PANEL), span = (int)round_up(depth, TILE_INPUTS);
+  int64_t panel_step = (int64_t)depth * PANEL;
+  uint16_t* codes = (uint16_t*)scratch;
+  float* parts = scratch + (int64_t)INPUT_PARTS * span;
+  split_inputs(machine.buffers[op.sources[0].buffer].rows, 1, depth, TILE_INPUTS, codes);
+  widen_parts(codes, span, parts);
+  alignas(64) SumsOfOne sums;
+  for (int p = panels.first, num_panels; p < panels.last; p += num_panels) {
+    num_panels = panels.last - p >= PANELS_OF_ONE ? PANELS_OF_ONE : 1;
+    auto sum = num_panels > 1 ? sum_as_tiles<PANELS_OF_ONE> : sum_as_tiles<1>;
+    const uint16_t* panel = (const uint16_t*)weight.data + p * panel_step;
+    for (int k = 0; k < depth; k += BF16_DEPTH) {
+      unsigned mode = _mm_getcsr();
+      _mm_setcsr(mode | NO_DENORMALS);
+      sum(parts + k, span, panel + (int64_t)k * PANEL, panel_step, least(BF16_DEPTH, depth - k), sums);
+      _mm_setcsr(mode);
+      put_parts(sums, 0, num_panels, out_of(machine, op, 0, p), op.sizes[0] != 0 || k > 0);
+    }
+  }
+}
+
 // target (+)= operand x weight^T over some panels of the weight. Many tokens take a block of inputs after
 // the other, with all panels; few have room for all inputs, so each panel is read from end to end.
 void bf16_linear(const Machine& machine, const Op& op, int rows, Range panels, float* scratch) {
   const Tensor& weight = machine.tensors[op.tensors[0]];
-  const Buffer &operand = machine.buffers[op.sources[0].buffer], &target = machine.buffers[op.target.buffer];
+  const Buffer& operand = machine.buffers[op.sources[0].buffer];
   int depth = (int)round_up(weight.columns, PANEL), span = rows <= MATRIX_TOKENS ? depth : BF16_DEPTH;
   int tile = least(rows, MATRIX_TOKENS) * TILE_INPUTS;
   int64_t panel_step = (int64_t)depth * PANEL;
   uint16_t* parts = (uint16_t*)scratch;
   alignas(64) uint16_t half[2 * TILE_CODES] = {};  // of tiles that a panel ends in, and zeros
-  alignas(64) float sums[2 * INPUT_PARTS][MATRIX_TOKENS][PANEL];
+  alignas(64) PartSums sums;
   for (int start = 0; start < depth; start += span) {
     int end = least(start + span, depth);
     int64_t tile_step = round_up(end - start, TILE_INPUTS) * INPUT_PARTS * MATRIX_TOKENS;
@@ -135,13 +229,7 @@ void bf16_linear(const Machine& machine, const Op& op, int rows, Range panels, f
           auto multiply = num_panels == 2 ? multiply_panels<true> : multiply_panels<false>;
           multiply(inputs, tile, panel + (int64_t)k * PANEL, panel_step, count, last, sums);
           for (int t = 0; t < least(MATRIX_TOKENS, rows - first); t++)
-            for (int i = 0; i < num_panels; i++) {
-              const auto* part = sums + i * INPUT_PARTS;
-              float* out = target.rows + op.target.column + (int64_t)(first + t) * target.stride + (p + i) * PANEL;
-              for (int v = 0; v < PANEL; v += LANES)
-                put(out + v, load(part[0][t] + v) + (load(part[1][t] + v) + load(part[2][t] + v)),
-                    op.sizes[0] != 0 || k > 0);
-            }
+            put_parts(sums, t, num_panels, out_of(machine, op, first + t, p), op.sizes[0] != 0 || k > 0);
         }
     }
   }
