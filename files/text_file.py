@@ -1,6 +1,7 @@
 """A text, JSON or YAML file that somebody hands over: read whole, or refused by its name."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +84,8 @@ def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return the object of these pairs; raises ValueError where two have one key."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in found if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} stands twice in one object")
+        [(twice, _)] = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"the key {twice[:80]!r} stands twice in one object")
     return found
 
 

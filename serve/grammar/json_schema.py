@@ -2,12 +2,12 @@
 
 import json
 import math
-from collections import Counter
 from collections.abc import Iterator
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from typing import Any
 
 from nemotrt.errors import ConfigError
+from nemotrt.files.text_file import once_each
 
 # One space, or up to two newlines and an indent: what models are trained to write, without a loop.
 # Source: llama.cpp, common/json-schema-to-grammar.cpp, SPACE_RULE.
@@ -34,7 +34,7 @@ def read_schema(text: str) -> Schema:
             text,
             parse_constant=no_number,
             parse_float=finite_number,
-            object_pairs_hook=distinct,
+            object_pairs_hook=once_each,
         )
     except RecursionError:
         raise ConfigError("the JSON schema is nested too deeply.") from None
@@ -60,15 +60,6 @@ def bounded_schema(schema: Schema) -> Schema:
         _round_bounds(node)
     options = {"whitespace_flexible": False, "whitespace_pattern": WHITESPACE}
     return {OPTIONS: options, **schema}
-
-
-def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object, or raise ValueError: of two values readers take one or the other."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"{twice[:80]!r} is given twice in one object")
-    return found
 
 
 def no_number(name: str) -> float:

@@ -34,7 +34,7 @@ def test_a_name_given_twice_is_refused_at_every_door(endpoint) -> None:
     """Python's json takes the last, RapidJSON (Triton) the first: a gateway may see another one."""
     raw = json.dumps(BODIES[endpoint]).encode()
     prepare(endpoint, raw, SETTINGS)
-    with pytest.raises(ApiError, match="'model' is given twice") as caught:
+    with pytest.raises(ApiError, match="'model' stands twice") as caught:
         prepare(endpoint, b'{"model":"llm",' + raw[1:], SETTINGS)
     assert caught.value.status == 400
 
@@ -50,13 +50,13 @@ def test_a_name_given_twice_is_refused_at_every_door(endpoint) -> None:
     ],
 )
 def test_a_name_given_twice_is_refused_within(more) -> None:
-    with pytest.raises(ApiError, match="given twice") as caught:
+    with pytest.raises(ApiError, match="stands twice") as caught:
         prepare(Endpoint.CHAT, f'{{"model":"llm",{more}}}'.encode(), SETTINGS)
     assert caught.value.status == 400
 
 
 def test_a_schema_of_tritons_names_nothing_twice() -> None:
-    with pytest.raises(ConfigError, match="'type' is given twice in one object"):
+    with pytest.raises(ConfigError, match="'type' stands twice in one object"):
         read_schema('{"type": "object", "type": "string"}')
     assert read_schema('{"a": {"x": 1}, "b": {"x": 1}}') == {"a": {"x": 1}, "b": {"x": 1}}
 

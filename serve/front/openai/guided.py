@@ -8,12 +8,12 @@ from typing import Any
 
 from nemotrt.engines.model.families import CallFormat, XmlCall
 from nemotrt.errors import ConfigError
+from nemotrt.files.text_file import once_each
 from nemotrt.serve.front.http.api_error import ApiError
 from nemotrt.serve.front.schema.requests import ChatRequest, Function, Sampling
 from nemotrt.serve.front.schema.structured import Form
 from nemotrt.serve.front.schema.tool_choice import AllowedTools, NamedToolChoice
 from nemotrt.serve.front.tools.element_grammar import ElementGrammar
-from nemotrt.serve.grammar.json_schema import distinct
 
 Inputs = dict[str, Any]
 Schema = dict[str, Any]
@@ -209,7 +209,7 @@ def _schema(form: Form) -> Schema:
     schema = form.guide
     if isinstance(schema, str):
         try:
-            schema = json.loads(schema, object_pairs_hook=distinct)
+            schema = json.loads(schema, object_pairs_hook=once_each)
         except (RecursionError, ValueError) as error:
             raise ApiError(400, f"{form.field} is not JSON: {error}.", param=form.field) from None
     if not isinstance(schema, dict):

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 import pydantic
 
 from nemotrt.files.model_file import place
+from nemotrt.files.text_file import once_each
 from nemotrt.serve.front.http.api_error import ApiError
 from nemotrt.serve.front.openai.body_limits import check_limits
 from nemotrt.serve.front.openai.chat_endpoint import ChatCall
@@ -25,7 +26,7 @@ from nemotrt.serve.front.schema.requests import (
 from nemotrt.serve.front.schema.responses import ResponsesRequest
 from nemotrt.serve.front.tools.functions import NAMES, offer_functions
 from nemotrt.serve.front.upstream.upstream import Fields, Upstream
-from nemotrt.serve.grammar.json_schema import distinct, finite_number, no_number
+from nemotrt.serve.grammar.json_schema import finite_number, no_number
 
 NOT_FINITE = re.compile(rb"NaN|Infinity|[0-9][eE][+]?[0-9]{3}|[0-9]{300}")  # where one may be
 Body = TypeVar("Body", bound=pydantic.BaseModel)
@@ -157,7 +158,7 @@ def _check_json(raw: bytes) -> None:
     if NOT_FINITE.search(raw):
         numbers = {"parse_constant": no_number, "parse_float": finite_number}
     try:
-        json.loads(raw, object_pairs_hook=distinct, **numbers)
+        json.loads(raw, object_pairs_hook=once_each, **numbers)
     except ValueError as error:
         raise ApiError(400, f"Invalid JSON: {error}.") from None
 
