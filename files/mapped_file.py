@@ -11,9 +11,13 @@ class MappedFile:
     """Tells whether a file is as it was; one that takes its place by its name is another file."""
 
     def __init__(self, path: Path) -> None:
-        """Note how the file is now; it stays open."""
+        """Open the file and note how it is now."""
         self._path = path
         self._descriptor = os.open(path, os.O_RDONLY)
+        self.renew()
+
+    def renew(self) -> None:
+        """Note how the file is now, after a write of this process's own."""
         self._before = self._now()
 
     def check(self) -> None:

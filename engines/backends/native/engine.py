@@ -124,6 +124,10 @@ class NativeEngine(KeptSlots):
         states = [buffer.array for buffer in self._states.buffers]
         return page_use([self._weights]), page_use(states)
 
+    def weights_written(self) -> None:
+        """Note that the caller itself has written into the weights file."""
+        self._mapped.renew()
+
     def step(self, feeds: Sequence[Feed]) -> npt.NDArray[np.float32]:
         """Feed the slots, as many tokens a pass as the working memory holds."""
         self.check(feeds)

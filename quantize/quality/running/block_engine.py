@@ -169,6 +169,7 @@ class BlockEngine:
         for begin in range(0, len(hidden), self._step_tokens):
             part = hidden[begin : begin + self._step_tokens]
             self._room[: len(part)] = part
+            self._engine.weights_written()
             parts.append(self._engine.step([Feed(slot, list(range(len(part))), len(part))]))
         self._engine.release(slot)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)

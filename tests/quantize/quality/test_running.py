@@ -1,6 +1,7 @@
 """Blocks on the native kernels against ONNX Runtime's, and texts taken whole."""
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from nemotrt.quantize.calibration.forward import embed, final_logits, run_block
 from nemotrt.quantize.calibration.texts import spread_windows
 from nemotrt.quantize.quality.evaluate import evaluate, num_steps
 from nemotrt.quantize.quality.running import opened
+from nemotrt.quantize.quality.running.block_engine import BlockEngine
 from nemotrt.quantize.quality.running.fake_quant import QuantizedEmitter
 from nemotrt.quantize.quality.running.opened import opened_block, opened_head
 from nemotrt.quantize.recipes.recipe import load_recipe
@@ -67,6 +69,17 @@ def test_figures_without_the_compiled_step_are_the_same(
     for first, second in zip(native.layers, portable.layers, strict=True):
         assert (first.layer, first.kind) == (second.layer, second.kind)
         assert first.relative_error == pytest.approx(second.relative_error, rel=1e-3)
+
+
+def test_a_block_whose_stream_came_to_the_disk_goes_on(tmp_path: Path) -> None:
+    """Its own writes after that move the file's time; they are none of another process."""
+    checkpoint = open_checkpoint(TINY_MODELS["tiny"])
+    hidden = embed(checkpoint, TOKENS)[0]
+    with BlockEngine(checkpoint, next(blocks(checkpoint.config)), tmp_path, 300) as block:
+        before = block.added(hidden)
+        block._room.flush()
+        time.sleep(0.05)  # coarse clocks of files
+        np.testing.assert_array_equal(block.added(hidden), before)
 
 
 def test_windows_are_spread_over_the_text() -> None:
