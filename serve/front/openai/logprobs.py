@@ -39,7 +39,8 @@ def chat_logprobs(fields: Fields, files: EngineFiles) -> Json | None:
         return None
     entries = []
     for score in _output_scores(fields):
-        top = [_entry(token, logprob, files) for token, logprob in score.top]
+        pairs = score.with_own(len(score.top)) if score.top else []
+        top = [_entry(token, logprob, files) for token, logprob in pairs]
         entries.append({**_entry(score.token, score.logprob, files), "top_logprobs": top})
     return {"content": entries, "refusal": None}
 
