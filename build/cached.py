@@ -16,6 +16,7 @@ from nemotrt.build.backend_options import default_backend
 from nemotrt.build.engine_builder import DEFAULT_LIMITS, BuildSpec, build_engine, check_spec
 from nemotrt.build.limit_options import GivenLimits
 from nemotrt.engines.artefact.manifest import file_entries, read_manifest, verify_files
+from nemotrt.engines.backends import registry
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
 from nemotrt.engines.checkpoint.hub.origin import origin_of
@@ -159,6 +160,7 @@ def _is_whole(folder: Path, wanted: Wanted) -> bool:
     try:
         manifest = read_manifest(folder)
         verify_files(folder, manifest)
+        registry.find(manifest.backend).check_payload(folder)
     except ArtefactError:
         return False
     place = Path(manifest.checkpoint.path)

@@ -54,7 +54,7 @@ def check_engine(
     """Return what opening the engine needs, each checked; without `verify` no digest is.
 
     Raises:
-        ArtefactError: a file of the engine itself has changed.
+        ArtefactError: a file of the engine itself has changed, or is of a form that is not read.
     """
     if verify:
         verify_files(folder, manifest, trust_seals=options.trust_seals)
@@ -64,6 +64,8 @@ def check_engine(
     if backend is None:
         text = f"{manifest.backend} is none of this nemotrt's: {', '.join(registry.names())}."
         return [*found, Check("backend", State.NO, text, is_own=False)]
+    if verify:
+        backend.check_payload(folder)
     if backend.reads_checkpoint(manifest):
         found += _weights(folder, manifest, options, verify=verify)
     else:

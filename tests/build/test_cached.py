@@ -1,5 +1,6 @@
 """A checkpoint in the place of an engine: built once, kept for what it was built of, whole."""
 
+import hashlib
 import json
 import multiprocessing
 import shutil
@@ -114,6 +115,22 @@ def test_another_version_builds_its_own(
     first = cached_engine(str(checkpoint))
     monkeypatch.setattr(cached, "version", lambda name: "99.0")
     assert cached_engine(str(checkpoint)) != first
+
+
+def test_a_payload_that_is_no_longer_read_is_built_again(cache: Path, checkpoint: Path) -> None:
+    """Of an earlier state of the same version: whole, in a form of its own. Else it is told."""
+    folder = cached_engine(str(checkpoint))
+    program, manifest = folder / "program.json", folder / "engine.json"
+    before = program.read_text()
+    digest, size = hashlib.sha256(program.read_bytes()).hexdigest(), program.stat().st_size
+    program.write_text(before.replace('"panels_', '"older_panels_'))
+    told = manifest.read_text().replace(digest, hashlib.sha256(program.read_bytes()).hexdigest())
+    manifest.write_text(told.replace(f": {size}", f": {program.stat().st_size}"))
+    for words in (("generate", str(folder), "x"), ("inspect", str(folder))):
+        result = run(*words, code=1)
+        assert "older_panels_" in result.stderr and "Build the engine again." in result.stderr
+    assert cached_engine(str(checkpoint)) == folder
+    assert program.read_text() == before
 
 
 def test_a_dry_run_builds_nothing(cache: Path, tmp_path: Path) -> None:

@@ -111,6 +111,12 @@ class NativeBackend(CpuBackend[NativeOptions]):
             adapters={one.name: open_adapter(one.path, config, base) for one in options.lora},
         )
 
+    def check_payload(self, folder: Path) -> None:
+        """Raise ArtefactError for a program that this version does not read."""
+        from nemotrt.engines.backends.native.program.program import read_program
+
+        read_program(folder)
+
     def needs_here(self, folder: Path, manifest: "Manifest") -> tuple[Need, ...]:
         """Return what opening the engine asks of this machine."""
         return (Need("compiled step", check_step),)

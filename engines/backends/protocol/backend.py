@@ -176,6 +176,13 @@ class Backend(ABC, Generic[Own]):
             ArtefactError: the checkpoint with its weights has gone or changed.
         """
 
+    def check_payload(self, folder: Path) -> None:
+        """Check that `open` reads the form of a payload, which an earlier version may have written.
+
+        Raises:
+            ArtefactError: it does not; the message says to build the engine again.
+        """
+
     def reads_checkpoint(self, manifest: "Manifest") -> bool:
         """Whether the engine reads its weights from a checkpoint when it is opened."""
         return bool(manifest.weights)

@@ -12,6 +12,7 @@ import pydantic
 
 from nemotrt.engines.backends.native.program.options import StateFormat
 from nemotrt.engines.model.numerics import NumberFormat, Table
+from nemotrt.errors import ArtefactError
 from nemotrt.files.model_file import Strict, json_model
 
 PROGRAM_FILE = "program.json"
@@ -187,4 +188,7 @@ def read_program(folder: Path) -> Program:
     Raises:
         ArtefactError: program.json is missing, not JSON, or not of this schema.
     """
-    return json_model(Program, folder / PROGRAM_FILE)
+    try:
+        return json_model(Program, folder / PROGRAM_FILE)
+    except ArtefactError as error:
+        raise ArtefactError(f"{error.message} Build the engine again.") from error
