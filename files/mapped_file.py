@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from nemotrt.errors import ArtefactError
+from nemotrt.files.seal import Identity
 
 
 class MappedFile:
@@ -18,11 +19,11 @@ class MappedFile:
 
     def renew(self) -> None:
         """Note how the file is now, after a write of this process's own."""
-        self._before = self._now()
+        self._before = Identity.of(self._descriptor)
 
     def check(self) -> None:
         """Raise ArtefactError if the file has been written to; it takes a microsecond."""
-        if self._now() != self._before:
+        if Identity.of(self._descriptor) != self._before:
             raise ArtefactError(
                 f"{self._path} was written to while the engine had it open, so what it computes is "
                 "not its own: open it again. A new engine takes its place by a rename, as `build` "
@@ -33,7 +34,3 @@ class MappedFile:
         """Close the file."""
         with suppress(AttributeError, OSError):
             os.close(self._descriptor)
-
-    def _now(self) -> tuple[int, int]:
-        found = os.fstat(self._descriptor)
-        return found.st_size, found.st_mtime_ns

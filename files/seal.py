@@ -33,9 +33,9 @@ class Identity(NamedTuple):
     device: int
 
     @classmethod
-    def of(cls, path: Path) -> "Identity":
-        """Return a file's, that of what a link leads to."""
-        found = path.stat()
+    def of(cls, file: Path | int) -> "Identity":
+        """Return that of a file, by its path or descriptor; of a link, what it leads to."""
+        found = os.stat(file)
         return cls(found.st_size, found.st_mtime_ns, found.st_ino, found.st_dev)
 
     @property

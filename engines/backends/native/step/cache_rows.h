@@ -62,8 +62,7 @@ __attribute__((noinline)) const float* plain_rows(const Cache& cache, int count,
       for (int k = 0; k < depth; k++) {
         uint16_t code;
         memcpy(&code, from + 2 * k, sizeof code);
-        uint32_t bits = (uint32_t)code << 16;
-        memcpy(out + k, &bits, sizeof bits);
+        out[k] = bf16_to_float(code);
       }
       continue;
     }

@@ -208,7 +208,7 @@ class Engine {
       if (op.kind == SCAN) most = std::max<int64_t>(most, 4 * (int64_t)op.sizes[2]);
       if (op.kind == ATTENTION) most = std::max(most, attention_elements(op.sizes[2]));
       if (op.kind == LINEAR && kernels_.matrix)
-        most = std::max(most, matrix_elements(spec_.max_tokens, spec_.tensors[op.tensors[0]].columns));
+        most = std::max(most, matrix_elements(spec_.max_tokens, tensors_[op.tensors[0]].columns));
       if (op.kind == ROUTE) most = std::max<int64_t>(most, 2 * op.sources[0].width + 2 * op.sizes[1]);
       if (op.kind == EXPERTS) {
         const Tensor& weight = tensors_[op.tensors[0]];

@@ -2,7 +2,7 @@
 // than float_tile's, so a token must have them in every batch.
 //
 // A float32 input is exactly the sum of three bf16, its significand cut into three times 8 bits. For
-// each 32 inputs their products with the weights are added one part after the other, in one chain.
+// each 32 inputs their products with the weights are added to sums of each part, which are added at last.
 #pragma once
 
 #include "tile.h"
@@ -20,12 +20,7 @@ INLINE uint32_t bits_of(float x) {
   memcpy(&bits, &x, sizeof bits);
   return bits;
 }
-INLINE float cut_to_bf16(float x) {
-  uint32_t bits = bits_of(x) & 0xffff0000u;
-  float cut;
-  memcpy(&cut, &bits, sizeof cut);
-  return cut;
-}
+INLINE uint16_t bf16_of(float x) { return (uint16_t)(bits_of(x) >> 16); }  // cut, not rounded
 
 // One token's inputs as parts, in its row of the tiles [inputs / 32][parts], each of `tile` codes; `x` is
 // `step` floats from one input to the next. NaN and infinity stay what they are, with no parts but the first.
@@ -37,13 +32,13 @@ void split_inputs(const float* x, int step, int depth, int tile, uint16_t* out) 
     for (int k = size; k < end; k++) row[k] = 0;
     for (int k = 0; k < end; k += TILE_INPUTS, out += INPUT_PARTS * tile)
       for (int i = 0; i < TILE_INPUTS; i++) {
-        float value = row[k + i], high = cut_to_bf16(value), rest = value - high;
+        float value = row[k + i], high = bf16_to_float(bf16_of(value)), rest = value - high;
         bool is_finite = (bits_of(value) & 0x7f800000u) != 0x7f800000u, is_nan = value != value;
         rest = is_finite ? rest : 0;
-        float middle = cut_to_bf16(rest);
-        out[i] = (uint16_t)(bits_of(value) >> 16 | (is_nan ? 0x40u : 0u));
-        out[tile + i] = (uint16_t)(bits_of(middle) >> 16);
-        out[2 * tile + i] = (uint16_t)(bits_of(rest - middle) >> 16);
+        float middle = bf16_to_float(bf16_of(rest));
+        out[i] = (uint16_t)(bf16_of(value) | (is_nan ? 0x40u : 0u));
+        out[tile + i] = bf16_of(middle);
+        out[2 * tile + i] = bf16_of(rest - middle);
       }
   }
 }
@@ -73,7 +68,7 @@ INLINE void add_tiles(const uint16_t* inputs, int tile, const uint16_t* first, c
 
 INLINE void prefetch_tile(const uint16_t* weights) {
   UNROLL for (int row = 0; row < TILE_INPUTS / 2; row++)
-    __builtin_prefetch((const char*)weights + 4 * PREFETCH_BYTES + row * ROW_BYTES);
+    __builtin_prefetch((const char*)weights + PREFETCH_BYTES + row * ROW_BYTES);
 }
 
 // The last tile's weights are at `last`, where the panel ends within it.
@@ -141,18 +136,11 @@ __attribute__((noinline)) void sum_as_tiles(const float* x, int span, const uint
   }
 }
 
-INLINE float widened(uint16_t code) {
-  uint32_t bits = (uint32_t)code << 16;
-  float value;
-  memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
 // One token's parts, in tiles of one row, as floats [parts][inputs].
 void widen_parts(const uint16_t* tiles, int depth, float* out) {
   for (int k = 0; k < depth; k += TILE_INPUTS)
     for (int part = 0; part < INPUT_PARTS; part++, tiles += TILE_INPUTS)
-      for (int i = 0; i < TILE_INPUTS; i++) out[(int64_t)part * depth + k + i] = widened(tiles[i]);
+      for (int i = 0; i < TILE_INPUTS; i++) out[(int64_t)part * depth + k + i] = bf16_to_float(tiles[i]);
 }
 
 INLINE float* out_of(const Machine& machine, const Op& op, int row, int panel) {

@@ -123,10 +123,7 @@ void embed(const Machine& machine, const Step& step, const Op& op, Range rows) {
       continue;
     }
     const uint16_t* codes = (const uint16_t*)table.data + first;
-    for (int k = 0; k < width; k++) {
-      uint32_t bits = (uint32_t)codes[k] << 16;
-      memcpy(out + k, &bits, sizeof bits);
-    }
+    for (int k = 0; k < width; k++) out[k] = bf16_to_float(codes[k]);
   }
 }
 

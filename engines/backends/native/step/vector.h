@@ -109,6 +109,13 @@ INLINE void store(uint16_t* p, Vec v) {
   for (int i = 0; i < LANES; i++) p[i] = float_to_half(v[i]);
 }
 #endif
+// The float of a bfloat16's code.
+INLINE float bf16_to_float(uint16_t code) {
+  uint32_t bits = (uint32_t)code << 16;
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
 INLINE Vec load(const uint16_t* p, int count) {
   if (count >= LANES) return load(p);
   uint16_t part[LANES] = {};
