@@ -20,11 +20,11 @@ class _Once(LOADER):  # type: ignore[misc]  # it is Any: one of two
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         """Return the mapping; raises ConstructorError where two of its own keys are one."""
         seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
                 told = f"the key {key.value!r} stands twice in one mapping"
                 raise yaml.constructor.ConstructorError(None, None, told, key.start_mark)
-            seen.update([key.value] if isinstance(key, yaml.ScalarNode) else ())
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 

@@ -5,7 +5,6 @@ name is a digest of the model: every byte of its weights, and its configs.
 """
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy.typing as npt
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
 from nemotrt.engines.checkpoint.stored.tensor_digest import tensor_digests
 from nemotrt.errors import ArtefactError
-from nemotrt.files.writing import make_folder
+from nemotrt.files.writing import make_folder, writing_file
 from nemotrt.quantize.calibration.forward import Floats
 
 Ids = npt.NDArray[np.int64]
@@ -57,13 +56,9 @@ class KeptStreams:
 
     def keep(self, window: Ids, hidden: Floats) -> None:
         """Put a stream there, whole or not at all."""
-        path, data = self._path(window), np.ascontiguousarray(hidden, np.float32).tobytes()
-        partial = path.with_suffix(f".partial-{os.getpid()}")
-        try:
+        data = np.ascontiguousarray(hidden, np.float32).tobytes()
+        with writing_file(self._path(window)) as partial:
             partial.write_bytes(data + hashlib.sha256(data).digest())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
 
     def _path(self, window: Ids) -> Path:
         return (
