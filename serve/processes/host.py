@@ -22,12 +22,19 @@ def check_host() -> None:
             f"there is no {PROC}, by which a server sees its processes: mount it (mount -t proc "
             f"proc {PROC}; bwrap --proc {PROC})."
         )
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft >= LEAST_FILES or soft == resource.RLIM_INFINITY:
-        return
-    if hard != resource.RLIM_INFINITY and hard < LEAST_FILES:
+    if (most := open_files(LEAST_FILES)) < LEAST_FILES:
         raise EnvironmentUnfitError(
-            f"a process may have {hard} files open here, and a server's want {LEAST_FILES}: raise "
+            f"a process may have {most} files open here, and a server's want {LEAST_FILES}: raise "
             "the limit (ulimit -n 4096; docker run --ulimit nofile=4096)."
         )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (LEAST_FILES, hard))
+
+
+def open_files(wanted: int) -> int:
+    """Raise the soft limit of open files towards `wanted`, and return how many there may be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    raised = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if raised > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+    return raised

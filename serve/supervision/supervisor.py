@@ -84,7 +84,6 @@ class Supervisor:
         self._on_log: Callable[[str], None] | None = None
         self._is_stopping = False
         self._signal: signal.Signals | None = None
-        self._is_interrupted = False
         self._written: ServerState | None = None
         self._write_again_s = 0.0
 
@@ -120,7 +119,7 @@ class Supervisor:
             self._stop()
             if self._workspace is not None:
                 self._workspace.remove()
-        if self._is_interrupted:
+        if self._signal is signal.SIGINT:
             raise KeyboardInterrupt
 
     def _write_files(self) -> None:
@@ -249,7 +248,6 @@ class Supervisor:
         """Note the signal. It may come in the midst of a line, so nothing is written here."""
         self._signal = signal.Signals(number)
         self._is_stopping = True
-        self._is_interrupted = number == signal.SIGINT
 
 
 def _address(host: str) -> str:

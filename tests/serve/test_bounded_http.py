@@ -26,6 +26,7 @@ from nemotrt.serve.front.http.connections.bounded_http import (
     MAX_HEADERS,
     BoundedProtocol,
 )
+from nemotrt.serve.processes import host
 
 BOUND_S = 20
 PARTS = (b"", b"one, ", b"two")
@@ -349,8 +350,8 @@ def test_a_connection_is_idle_from_its_last_answer_on(port, monkeypatch) -> None
 def test_files_are_left_for_connections_that_wait(monkeypatch) -> None:
     """Asyncio takes all that wait before one is closed."""
     for limit in (256, 1024, 4096, 20_000):
-        monkeypatch.setattr(bounded_http.resource, "getrlimit", lambda _, n=limit: (n, n))
-        monkeypatch.setattr(bounded_http.resource, "setrlimit", lambda *_: None)
+        monkeypatch.setattr(host.resource, "getrlimit", lambda _, n=limit: (n, n))
+        monkeypatch.setattr(host.resource, "setrlimit", lambda *_: None)
         for cached in ("most_connections", "backlog", "_spare_files"):
             plain = getattr(bounded_http, cached).__wrapped__
             monkeypatch.setattr(bounded_http, cached, plain)

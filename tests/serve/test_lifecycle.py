@@ -313,5 +313,5 @@ def test_a_signal_writes_nothing(caplog: pytest.LogCaptureFixture) -> None:
     supervisor = object.__new__(Supervisor)
     with caplog.at_level(logging.DEBUG):
         supervisor._ask_stop(signal.SIGINT, None)
-    assert supervisor._is_stopping and supervisor._is_interrupted
+    assert supervisor._is_stopping and supervisor._signal is signal.SIGINT
     assert not caplog.records

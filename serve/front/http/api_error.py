@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from nemotrt.serve.front.upstream.upstream import UpstreamError
+from nemotrt.serve.requests.endpoints import Endpoint
 from nemotrt.serve.requests.limits import CONTEXT_LENGTH_EXCEEDED
 from nemotrt.wire.request import NUMBERS
 
@@ -28,7 +29,7 @@ STATUS = {
 # Fields that the engine judges too: they have the same name behind the front.
 SHARED_FIELDS = {"logit_bias", "max_tokens", "min_tokens", "stop_token_ids", *NUMBERS}
 GRAMMAR_REFUSED = re.compile(r"the \w+ grammar is refused: ")  # as serve/grammar/compile.py says
-ANTHROPIC_PATH = "/v1/messages"
+ANTHROPIC_PATH = Endpoint.MESSAGES.value
 # Source: Anthropic's API reference, errors; a client tries the last two again.
 ANTHROPIC_KINDS = {
     **dict.fromkeys((400, 405, 408, 415, 431), "invalid_request_error"),

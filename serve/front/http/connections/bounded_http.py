@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import resource
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -14,6 +13,7 @@ from uvicorn.server import ServerState
 
 from nemotrt.serve.front.http.api_error import ApiError
 from nemotrt.serve.front.http.connections.versions import RequestParser, unchunked
+from nemotrt.serve.processes.host import open_files
 
 log = logging.getLogger("nemotrt.access")
 MAX_HEADERS = 128
@@ -196,12 +196,7 @@ def backlog() -> int:
 @cache
 def _spare_files() -> int:
     """Return how many files there are for connections."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_CONNECTIONS + MAX_BACKLOG + SPARE_FILES
-    is_bounded = hard != resource.RLIM_INFINITY
-    raised = max(soft, min(wanted, hard) if is_bounded else wanted)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
-    return raised - SPARE_FILES
+    return open_files(MAX_CONNECTIONS + MAX_BACKLOG + SPARE_FILES) - SPARE_FILES
 
 
 def _head_too_large() -> ApiError:
