@@ -30,12 +30,7 @@ def read_schema(text: str) -> Schema:
             twice in one object.
     """
     try:
-        schema = json.loads(
-            text,
-            parse_constant=no_number,
-            parse_float=finite_number,
-            object_pairs_hook=once_each,
-        )
+        schema = strict_json(text)
     except RecursionError:
         raise ConfigError("the JSON schema is nested too deeply.") from None
     except ValueError as error:
@@ -62,12 +57,25 @@ def bounded_schema(schema: Schema) -> Schema:
     return {OPTIONS: options, **schema}
 
 
+def strict_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text that each reader takes for the same.
+
+    Raises:
+        ValueError: it is no JSON, a number in it is none of JSON's or too large, or a name is given
+            twice in one object.
+        RecursionError: it is nested too deeply.
+    """
+    return json.loads(
+        text, parse_constant=no_number, parse_float=_finite, object_pairs_hook=once_each
+    )
+
+
 def no_number(name: str) -> float:
     """Raise ValueError: it is NaN or Infinity."""
     raise ValueError(f"{name} is no number of JSON's")
 
 
-def finite_number(text: str) -> float:
+def _finite(text: str) -> float:
     """Return a number; raise ValueError where no float64 holds it."""
     value = float(text)
     if math.isinf(value):

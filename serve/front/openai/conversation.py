@@ -17,7 +17,7 @@ from nemotrt.serve.front.http.api_error import ApiError
 from nemotrt.serve.front.openai.engine_files import EngineFiles
 from nemotrt.serve.front.schema.messages import Message, ToolCall
 from nemotrt.serve.front.schema.requests import ChatRequest
-from nemotrt.serve.front.tools.json_reader import refuse_constant
+from nemotrt.serve.grammar.json_schema import no_number
 
 Json = dict[str, Any]
 # What the server gives the template itself, so that a request can't.
@@ -181,7 +181,7 @@ def _call(call: ToolCall, label: str) -> Json:
     """
     found: Json = call.model_dump(exclude_none=True)
     try:
-        arguments = json.loads(call.function.arguments or "{}", parse_constant=refuse_constant)
+        arguments = json.loads(call.function.arguments or "{}", parse_constant=no_number)
         json.dumps(arguments, allow_nan=False)
     except (ValueError, RecursionError) as error:
         field = f"{label}.arguments"

@@ -1,8 +1,6 @@
 """From a body of chat or completions to the call that answers it: checked, its prompt rendered."""
 
 import codecs
-import json
-import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -10,7 +8,6 @@ from typing import Any, Protocol, TypeVar
 import pydantic
 
 from nemotrt.files.model_file import place
-from nemotrt.files.text_file import once_each
 from nemotrt.serve.front.http.api_error import ApiError
 from nemotrt.serve.front.openai.body_limits import check_limits
 from nemotrt.serve.front.openai.chat_endpoint import ChatCall
@@ -26,9 +23,8 @@ from nemotrt.serve.front.schema.requests import (
 from nemotrt.serve.front.schema.responses import ResponsesRequest
 from nemotrt.serve.front.tools.functions import NAMES, offer_functions
 from nemotrt.serve.front.upstream.upstream import Fields, Upstream
-from nemotrt.serve.grammar.json_schema import finite_number, no_number
+from nemotrt.serve.grammar.json_schema import strict_json
 
-NOT_FINITE = re.compile(rb"NaN|Infinity|[0-9][eE][+]?[0-9]{3}|[0-9]{300}")  # where one may be
 Body = TypeVar("Body", bound=pydantic.BaseModel)
 
 
@@ -154,11 +150,8 @@ def _check_json(raw: bytes) -> None:
 
     Pydantic takes such numbers in a free object, and the last of two values.
     """
-    numbers: dict[str, Any] = {}
-    if NOT_FINITE.search(raw):
-        numbers = {"parse_constant": no_number, "parse_float": finite_number}
     try:
-        json.loads(raw, object_pairs_hook=once_each, **numbers)
+        strict_json(raw)
     except ValueError as error:
         raise ApiError(400, f"Invalid JSON: {error}.") from None
 

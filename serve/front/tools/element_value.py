@@ -8,8 +8,9 @@ import json
 import re
 from typing import Any
 
-from nemotrt.serve.front.tools.json_reader import CLOSER, SPACE, refuse_constant
+from nemotrt.serve.front.tools.json_reader import CLOSER, SPACE
 from nemotrt.serve.front.tools.value_types import CONTAINERS, NULL, STRING, Types, type_of
+from nemotrt.serve.grammar.json_schema import no_number
 
 NEWLINE = "\n"
 # Words as JSON has them, and as templates print Python's into earlier calls.
@@ -94,7 +95,7 @@ def _type_of_json(text: str) -> str:
     try:
         # The digits of a number are not read: there may be too many.
         value: Any = json.loads(
-            text, parse_int=lambda _: 0, parse_float=lambda _: 0.0, parse_constant=refuse_constant
+            text, parse_int=lambda _: 0, parse_float=lambda _: 0.0, parse_constant=no_number
         )
     except (ValueError, RecursionError):
         return ""

@@ -6,7 +6,8 @@ Each character is looked at once, and nothing here is recursive: time is linear 
 import json
 from enum import Enum, auto
 from string import ascii_letters, digits, hexdigits
-from typing import NoReturn
+
+from nemotrt.serve.grammar.json_schema import no_number
 
 SPACE = " \t\n\r"
 SCALAR = frozenset(ascii_letters + digits + "+-.")
@@ -140,12 +141,7 @@ class StringText:
 def _is_scalar(text: str) -> bool:
     """Whether `text` is a number, true, false or null."""
     try:
-        json.loads(text, parse_int=str, parse_float=str, parse_constant=refuse_constant)
+        json.loads(text, parse_int=str, parse_float=str, parse_constant=no_number)
     except ValueError:
         return False
     return True
-
-
-def refuse_constant(name: str) -> NoReturn:
-    """Refuse a number that JSON does not have."""
-    raise ValueError(f"{name} is not JSON")
