@@ -8,8 +8,9 @@ from nemotrt.engines.backends.protocol.compute_capability import has_fp8
 from nemotrt.engines.backends.protocol.options import TP_SIZES
 from nemotrt.engines.backends.tensorrt_llm.llm_args import llm_args, to_yaml, with_reuse
 from nemotrt.engines.backends.tensorrt_llm.lora import lora_config
-from nemotrt.engines.backends.tensorrt_llm.options import LORA_RANK, TensorRTLLMOptions
+from nemotrt.engines.backends.tensorrt_llm.options import TensorRTLLMOptions
 from nemotrt.engines.checkpoint.checkpoint import Checkpoint
+from nemotrt.engines.checkpoint.lora.merging import USUAL_RANK
 from nemotrt.engines.checkpoint.quantized.scheme import Layout
 from nemotrt.engines.checkpoint.stored.tensor_digest import tensor_digests
 from nemotrt.engines.checkpoint.stored_head import HEAD, is_flag_wrong
@@ -127,7 +128,7 @@ def write_bundle(
     _check_cache(checkpoint, compute_capability)
     args = llm_args(limits, has_fp8_cache=checkpoint.quant.has_fp8_cache, options=options)
     if options.max_loras is not None:
-        rank = options.max_lora_rank or LORA_RANK
+        rank = options.max_lora_rank or USUAL_RANK
         args = args.with_lora(lora_config(checkpoint.config, options.max_loras, rank))
     (folder / ARGS_FILE).write_text(to_yaml(args), encoding="utf-8")
     if options.planned_snapshots is not None:

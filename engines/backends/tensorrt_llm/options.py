@@ -7,8 +7,7 @@ import click
 from nemotrt.commandline.kinds import COUNT
 from nemotrt.commandline.options import option
 from nemotrt.engines.backends.protocol.options import tp_size
-
-LORA_RANK = 16  # of adapters that are not there yet
+from nemotrt.engines.checkpoint.lora.merging import USUAL_RANK
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +44,6 @@ class TensorRTLLMOptions:
         kind=COUNT,
     )
     max_lora_rank: int | None = option(
-        None, "rank of those adapters, at most.", kind=COUNT, unset=str(LORA_RANK)
+        None, "rank of those adapters, at most.", kind=COUNT, unset=str(USUAL_RANK)
     )
     planned_snapshots: int | None = None

@@ -9,6 +9,7 @@ import click
 
 from nemotrt.commandline.options import option
 
+USUAL_RANK = 16  # of adapters that are not there yet
 WEIGHTED = re.compile(
     r"(?P<path>.+)=(?P<weight>[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d{1,2})?)", re.I | re.A
 )

@@ -10,6 +10,7 @@ import click
 from nemotrt.commandline.kinds import COUNT, FloatRange, choices
 from nemotrt.commandline.options import option
 from nemotrt.engines.backends import registry
+from nemotrt.engines.checkpoint.lora.merging import USUAL_RANK
 from nemotrt.engines.model.numerics import NumberFormat, Precision
 from nemotrt.errors import ConfigError
 from nemotrt.profiles.hardware.gpu_profile import GpuProfile, load_gpu
@@ -29,7 +30,6 @@ from nemotrt.profiles.planning.time.formats import Formats
 
 THIS_MACHINE = "this-machine"
 KV_TYPES = (NumberFormat.BF16, NumberFormat.FP8, NumberFormat.INT8, NumberFormat.FP32)
-ADAPTER_RANK = 16
 SSM_TYPES = (NumberFormat.FP32, NumberFormat.BF16, NumberFormat.FP16)
 
 
@@ -110,7 +110,7 @@ class DeploymentOptions:
         None, "LoRA adapters that run beside the weights.", kind=COUNT, unset="none"
     )
     adapter_rank: int | None = option(
-        None, "Rank of those adapters.", kind=COUNT, unset=str(ADAPTER_RANK)
+        None, "Rank of those adapters.", kind=COUNT, unset=str(USUAL_RANK)
     )
 
     def at(self, **changes: Any) -> "DeploymentOptions":
@@ -158,12 +158,11 @@ def adapters_of(options: DeploymentOptions, engine: EngineProfile) -> Adapters |
             raise ConfigError("--adapter-rank needs --adapters: how many of that rank.")
         return None
     if engine.adapters is None:
-        known = [name for name in known_engines() if load_engine(name).adapters]
         raise ConfigError(
             f"--adapters: engine {engine.name} runs none beside its weights, as far as is known; "
-            f"of --engine these do: {', '.join(known)}. A merged one costs nothing."
+            f"of --engine these do: {_engines_with('adapters')}. A merged one costs nothing."
         )
-    rank = options.adapter_rank or ADAPTER_RANK
+    rank = options.adapter_rank or USUAL_RANK
     return Adapters(options.adapters, rank, engine.adapters.number)
 
 
@@ -179,10 +178,9 @@ def drafts_of(options: DeploymentOptions, engine: EngineProfile) -> Drafts | Non
             raise ConfigError("--guesses-per-step needs --accepted-per-step: how many hold.")
         return None
     if engine.speculation is None:
-        known = [name for name in known_engines() if load_engine(name).speculation]
         raise ConfigError(
             f"--accepted-per-step: engine {engine.name} checks no guesses; of --engine these do: "
-            f"{', '.join(known)}."
+            f"{_engines_with('speculation')}."
         )
     guesses = guesses or max(math.ceil(accepted), 1)
     if accepted > guesses:
@@ -191,6 +189,11 @@ def drafts_of(options: DeploymentOptions, engine: EngineProfile) -> Drafts | Non
             "--guesses-per-step."
         )
     return Drafts(guesses, accepted, engine.speculation.states)
+
+
+def _engines_with(field: str) -> str:
+    """Return the known engines whose profile has a field, for people."""
+    return ", ".join(name for name in known_engines() if getattr(load_engine(name), field))
 
 
 def precision_of(options: DeploymentOptions) -> Precision:
