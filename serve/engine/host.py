@@ -124,6 +124,7 @@ class EngineHost:
         self.loop.start()
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
         self.loop.join()
+        listener.shutdown(socket.SHUT_RDWR)  # who comes from now on is refused, not let wait
         self._preparation.close()
         for connection in self._open_connections():
             connection.close()

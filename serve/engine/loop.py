@@ -127,6 +127,7 @@ class EngineLoop:
         except Exception as error:
             log.critical("the engine failed: %s", error, exc_info=error)
             self.failure = error
+            self.is_draining = True  # nothing steps any more: we are not ready
             self._fail_all(failure("engine_failed", f"the engine failed: {error}"))
         else:
             self._take_inbox(wait=False)  # what came too late hears that we stop
