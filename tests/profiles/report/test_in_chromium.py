@@ -172,3 +172,14 @@ def test_it_opens_alone_and_reads_well(browser: Browser, tmp_path, kind, scheme,
     assert (sum(map(int, ground[4:-1].split(","))) < 3 * 128) == (scheme == "dark")
     assert page.evaluate(FAULTS) == []
     context.close()
+
+
+@pytest.mark.parametrize(("kind", "most"), [("run", 5), ("comparison", 1), ("verdict", 2)])
+def test_it_prints_on_few_sheets(browser: Browser, tmp_path, kind, most) -> None:
+    """Sections go on over sheets: one that must not break leaves half a sheet white."""
+    path = tmp_path / "report.html"
+    write(kind, path)
+    page = browser.new_page()
+    page.goto(path.as_uri())
+    assert 1 <= page.pdf(prefer_css_page_size=True).count(b"/Type /Page\n") <= most
+    page.close()

@@ -196,3 +196,18 @@ def test_a_list_of_events_in_any_form_is_read(page) -> None:
         {"choices": [], "usage": None},
         {"choices": [{"delta": {"content": "日本"}}]},
     ]
+
+
+def test_the_whole_conversation_is_printed(page, script) -> None:
+    """Not the window's part of it, and nothing that one presses."""
+    script.say("</think>\n\n" + "\n\n".join(f"Paragraph {number}." for number in range(200)))
+    ask(page, "Tell me a lot")
+    wait(page)
+    expect(page.locator(".content p").last).to_have_text("Paragraph 199.")
+    assert page.pdf(format="A4").count(b"/Type /Page\n") > 3
+    page.emulate_media(media="print")
+    page.evaluate("scrollTo(0, 0)")
+    assert page.locator("#log").evaluate("log => log.scrollHeight <= log.clientHeight")
+    for name in ("#sidebar", "#form", "#settings-open", ".turn.assistant .actions"):
+        expect(page.locator(name)).to_be_hidden()
+    expect(page.locator(".turn.user .text")).to_have_text("Tell me a lot")
