@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# The tests start hundreds of processes: each would compile the package for itself.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup demo test test-all check bench bench-cpu bench-sessions docs site man pictures lock models validate clean
 
