@@ -5,13 +5,15 @@ from pathlib import Path
 import click
 
 from nemotrt.commandline.kinds import PATH
-from nemotrt.commandline.shared import output_option
+from nemotrt.commandline.shared import force_option, output_option
+from nemotrt.files.writing import check_file
 
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=PATH)
 @output_option("HTML file.  [default: in the run's folder]")
-def report(runs: tuple[Path, ...], output: Path | None) -> None:
+@force_option
+def report(runs: tuple[Path, ...], output: Path | None, force: bool) -> None:
     """Rebuild the page of one run or sweep, or set several side by side.
 
     RUNS are folders of runs or sweeps, a killed run's .partial folder, or results of AIPerf and
@@ -22,9 +24,11 @@ def report(runs: tuple[Path, ...], output: Path | None) -> None:
     from nemotrt.profiles.runs.run_folder import REPORT_FILE, read_runs
 
     results = [result for path in runs for result in read_runs(path)]
-    if len(runs) == 1:
-        output = output or (runs[0] if runs[0].is_dir() else runs[0].parent) / REPORT_FILE
-    output = output or Path(REPORT_FILE)
+    if output is None and len(runs) == 1:  # a run's own page is made anew
+        output = (runs[0] if runs[0].is_dir() else runs[0].parent) / REPORT_FILE
+    else:
+        output = output or Path(REPORT_FILE)
+        check_file(output, force=force)
     if len(results) == 1:
         write_html(results[0], output)
     else:

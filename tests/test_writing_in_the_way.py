@@ -3,14 +3,18 @@
 import os
 import stat
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from nemotrt.cli import main
 from nemotrt.errors import ConfigError
 from nemotrt.files.writing import check_target, take_name, write_file, writing_folder
+from nemotrt.profiles.runs.run_folder import write_folder
+from support.simulated_run import simulate
 
 
 def test_force_replaces_what_is_ours_and_nothing_else(tmp_path: Path) -> None:
@@ -129,3 +133,52 @@ def test_no_command_replaces_a_folder_of_somebody(
     done = CliRunner().invoke(main, [*words, flag, str(home), "--force"])
     assert done.exit_code == 2 and "is not replaced, even with --force" in done.stderr, done.output
     assert os.listdir(home) == ["thesis.txt"] and os.listdir(tmp_path) == ["home"]
+
+
+def with_output(command: click.Command, path: str = "") -> Iterator[tuple[str, set[str]]]:
+    """Each command that takes -o, with its flags."""
+    if isinstance(command, click.Group):
+        for name in command.list_commands(click.Context(command)):
+            found = command.get_command(click.Context(command), name)
+            assert found is not None
+            yield from with_output(found, f"{path} {name}".strip())
+    flags = {flag for parameter in command.params for flag in parameter.opts}
+    if "-o" in flags:
+        yield path, flags
+
+
+def test_what_takes_an_output_takes_force() -> None:
+    found = dict(with_output(main))
+    assert {"build", "compare", "evaluate", "report"} < set(found)
+    assert [path for path, flags in found.items() if "--force" not in flags] == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["report", "RUN", "OTHER"],
+        ["compare", "RUN", "OTHER"],
+        ["evaluate", "tiny", "--against", "tiny"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_page_takes_no_files_place(tmp_path: Path, words: list[str]) -> None:
+    """Measurements that took a night, say; and it is told before anything is read or run."""
+    for seed, name in enumerate(("RUN", "OTHER")):
+        write_folder(simulate(seed, users=2, osl=20, per_user=4), tmp_path / name, force=False)
+    words = [str(tmp_path / word) if word in ("RUN", "OTHER") else word for word in words]
+    kept = tmp_path / "RUN" / "result.json"
+    before = kept.read_bytes()
+    done = CliRunner().invoke(main, [*words, "-o", str(kept)])
+    assert done.exit_code == 2 and "add --force" in done.stderr, done.output
+    assert kept.read_bytes() == before
+    if words[0] != "evaluate":
+        done = CliRunner().invoke(main, [*words, "-o", str(kept), "--force"])
+        assert done.exit_code == 0 and kept.read_bytes().startswith(b"<!doctype html>")
+
+
+def test_a_runs_own_page_is_made_anew(tmp_path: Path) -> None:
+    write_folder(simulate(1, users=2, osl=20, per_user=4), tmp_path / "run", force=False)
+    (tmp_path / "run" / "report.html").write_text("old")
+    done = CliRunner().invoke(main, ["report", str(tmp_path / "run")])
+    assert done.exit_code == 0 and (tmp_path / "run" / "report.html").stat().st_size > 1000

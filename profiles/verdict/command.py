@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from nemotrt.commandline.kinds import ABOVE_0, PATH
-from nemotrt.commandline.shared import config_option, json_option, output_option
+from nemotrt.commandline.shared import config_option, force_option, json_option, output_option
 from nemotrt.errors import ConfigError
+from nemotrt.files.writing import check_file
 
 if TYPE_CHECKING:
     from nemotrt.profiles.verdict.judge import Verdict
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 )
 @click.option("--gate", is_flag=True, help="Exit with code 1 unless the outcome is 'met'.")
 @output_option("Also write a page with both runs' curves.")
+@force_option
 @json_option
 @config_option
 @click.pass_context
@@ -44,6 +46,7 @@ def compare(
     at_given_concurrency: bool,
     gate: bool,
     output: Path | None,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Judge whether CANDIDATE has TARGET times the throughput of BASELINE.
@@ -57,6 +60,8 @@ def compare(
     from nemotrt.profiles.verdict.page import write_verdict
     from nemotrt.profiles.verdict.records import check_records, shared_runs
 
+    if output is not None:
+        check_file(output, force=force)
     ours, theirs = read_runs(candidate), read_runs(baseline)
     verdict = judge(ours, theirs, target, is_given_concurrency=at_given_concurrency)
     if verdict.outcome is not Outcome.NOT_COMPARABLE:

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from nemotrt.commandline.kinds import COUNT, FOLDER, READABLE, FloatRange
-from nemotrt.commandline.shared import config_option, json_option, output_option, quiet_option
+from nemotrt.commandline.shared import (
+    config_option,
+    force_option,
+    json_option,
+    output_option,
+    quiet_option,
+)
 from nemotrt.engines.artefact.options import AS_BUILT, OpenOptions, weight_options
 from nemotrt.engines.checkpoint.hub.parameter import CHECKPOINT, offline_option
 from nemotrt.engines.model.numerics import Precision
@@ -72,6 +78,7 @@ if TYPE_CHECKING:
 @click.option("--chat", is_flag=True, help="Put the items through the chat template.")
 @weight_options
 @output_option("Write a self-contained HTML page.", old=("--page",))
+@force_option
 @json_option
 @quiet_option
 @offline_option
@@ -91,6 +98,7 @@ def evaluate(
     chat: bool,
     open_options: OpenOptions,
     output: Path | None,
+    force: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -103,7 +111,7 @@ def evaluate(
     """
     from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
     from nemotrt.engines.tiny.models import FOLDER as SHIPPED
-    from nemotrt.files.writing import write_file
+    from nemotrt.files.writing import check_file, write_file
     from nemotrt.progress import count_progress
     from nemotrt.quantize.calibration.texts import (
         nested_windows,
@@ -114,8 +122,8 @@ def evaluate(
     from nemotrt.quantize.quality import evaluate as quality
     from nemotrt.quantize.quality.tasks.run import TaskOptions, run_tasks
 
-    if output is not None and not output.parent.is_dir():
-        raise ConfigError(f"--output {output}: the folder {output.parent} does not exist.")
+    if output is not None:
+        check_file(output, force=force)
     silent = quiet or as_json
     reference, target = map(checkpoint_folder, (against, candidate))
     if open_options != AS_BUILT and not quality.is_engine(target):
