@@ -131,23 +131,24 @@ class EngineHost:
         self.opened.engine.close()
 
     def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                client, _ = listener.accept()
-            except OSError:
-                return  # closed: the server has stopped
-            connection = ClientConnection(
-                client,
-                self.opened,
-                self.loop,
-                self._forget,
-                self.metrics,
-                self._grammars,
-                self._preparation,
-            )
-            with self._lock:
-                self._connections.append(connection)
-            connection.start()
+        with listener:
+            while True:
+                try:
+                    client, _ = listener.accept()
+                except OSError:
+                    return  # shut down: the loop has ended
+                connection = ClientConnection(
+                    client,
+                    self.opened,
+                    self.loop,
+                    self._forget,
+                    self.metrics,
+                    self._grammars,
+                    self._preparation,
+                )
+                with self._lock:
+                    self._connections.append(connection)
+                connection.start()
 
     def _forget(self, connection: ClientConnection) -> None:
         with self._lock:

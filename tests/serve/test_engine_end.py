@@ -64,5 +64,4 @@ def test_while_a_failed_engine_closes(engine_folder: Path, tmp_path: Path, monke
     finally:
         may_close.set()
         serving.join(20)
-        listener.close()
     assert not serving.is_alive()

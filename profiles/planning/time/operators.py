@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import NamedTuple
 
 from nemotrt.engines.graph.cost import Cost, Kind, totals
 from nemotrt.engines.model.model_config import ModelConfig
@@ -38,8 +39,7 @@ class Operator:
     has_8bit_cache: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """What one call of the engine processes.
 
     `num_pairs` counts (new token, visible token) pairs; `num_cached_tokens` what attention reads.

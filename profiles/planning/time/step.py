@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from operator import mul
+from operator import add
 
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.profiles.planning.sources.adapters import Adapters
@@ -71,8 +71,7 @@ class ShardedModel:
     def operators(self, call: Call) -> Iterator[Operator]:
         """Yield what a call costs one of the GPUs."""
         if self.cache_tokens:
-            call = replace(
-                call,
+            call = call._replace(
                 num_cached_tokens=call.num_sequences * self.cache_tokens,
                 num_pairs=call.num_tokens * self.cache_tokens,
             )
@@ -91,8 +90,7 @@ class ShardedModel:
         read = call.num_sequences * (windows.tokens - 1) + call.num_tokens
         read = min(call.num_cached_tokens, read)
         pairs = min(call.num_pairs, call.num_tokens * windows.tokens)
-        return replace(
-            call,
+        return call._replace(
             num_cached_tokens=_mean(call.num_cached_tokens, read, windows.share),
             num_pairs=_mean(call.num_pairs, pairs, windows.share),
         )
@@ -137,31 +135,39 @@ def call_seconds(sharded: ShardedModel, on: Roofline) -> Callable[[Call], float]
     def seconds(call: Call) -> float:
         call = sharded.seen(call)
         found = rates[call.is_decode]
-        counts = (
-            1,
-            call.num_tokens,
-            call.num_sequences,
-            call.num_cached_tokens,
-            call.num_pairs,
-            chosen_share(moe.num_experts, moe.num_chosen, call.num_tokens) if moe else 0.0,
-        )
-        total: float = sum(map(mul, found.always, counts))
+        chosen = chosen_share(moe.num_experts, moe.num_chosen, call.num_tokens) if moe else 0.0
+        total = _cost(found.always, call, chosen)
         for memory, compute in found.either:
-            total += max(sum(map(mul, memory, counts)), sum(map(mul, compute, counts)))
+            total += max(_cost(memory, call, chosen), _cost(compute, call, chosen))
         return max(total, found.host * call.num_sequences)
 
     return seconds
 
 
+# Seconds of a call of nothing, for each of a call's counts, and for the share of the experts.
+Factors = tuple[float, float, float, float, float, float]
+
+
+def _cost(factors: Factors, call: Call, chosen: float) -> float:
+    """Return the seconds of a call that chooses a share of the experts."""
+    fixed, token, sequence, cached, pair, experts = factors
+    num_tokens, num_sequences, num_cached, num_pairs, _ = call
+    return (
+        fixed
+        + token * num_tokens
+        + sequence * num_sequences
+        + cached * num_cached
+        + pair * num_pairs
+        + experts * chosen
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Rates:
-    """Seconds for each count of a call: of all calls, and of either resource.
+    """What all calls cost, and what they cost by memory or by arithmetic, whichever is more."""
 
-    Before the counts stands 1, after them the share of the experts.
-    """
-
-    always: tuple[float, ...]
-    either: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]
+    always: Factors
+    either: tuple[tuple[Factors, Factors], ...]
     host: float
 
 
@@ -182,42 +188,46 @@ def _rates(sharded: ShardedModel, on: Roofline, is_decode: bool) -> _Rates:
     on = on.on_call(each[0], is_decode, sharded.tp)
     launches = on.engine.launches
     num_launches = launches.of(sharded.model) if launches else sum(o.num_launches for o in each[0])
-    always = list(_slopes([on.overhead_s(num_launches, call.num_sequences) for call in calls]))
-    always.append(0.0)
+    always = _slopes([on.overhead_s(num_launches, call.num_sequences) for call in calls])
     either = []
     for same in zip(*each, strict=True):
         is_link = same[0].resource is Resource.INTERCONNECT
         memory = _slopes([on.seconds(o) if is_link else on.memory_seconds(o) for o in same])
-        compute = () if is_link else _slopes([on.compute_seconds(o) for o in same])
-        memory = _of_experts(sharded, on, memory) if same[0].name == "experts" else (*memory, 0.0)
+        compute = _slopes([0.0 if is_link else on.compute_seconds(o) for o in same])
+        if same[0].name == "experts":
+            memory = _of_experts(sharded, on, memory)
         if any(compute):
             either.append((memory, compute))
         else:
-            always = [one + other for one, other in zip(always, memory, strict=True)]
-    return _Rates(tuple(always), tuple(either), on.host_s(1))
+            always = _sum(always, memory)
+    return _Rates(always, tuple(either), on.host_s(1))
 
 
-def _of_experts(
-    sharded: ShardedModel, on: Roofline, memory: tuple[float, ...]
-) -> tuple[float, ...]:
+def _sum(one: Factors, other: Factors) -> Factors:
+    first, second, third, fourth, fifth, sixth = map(add, one, other)
+    return first, second, third, fourth, fifth, sixth
+
+
+def _of_experts(sharded: ShardedModel, on: Roofline, memory: Factors) -> Factors:
     """Return the factors of experts' memory, with what the chosen share takes apart.
 
     One token takes s(1) W + m and two s(2) W + 2 m seconds: W those of all weights, m a token's.
     """
     moe = sharded.model.moe
     assert moe is not None  # else nothing is called experts
-    always, one, *others = memory
+    fixed, one, sequence, cached, pair, _ = memory
     two = next(
         o for o in sharded.operators(Call(2, 0, 0, 0, is_decode=True)) if o.name == "experts"
     )
     shares = [chosen_share(moe.num_experts, moe.num_chosen, tokens) for tokens in (1, 2)]
     weights = (2 * one - on.memory_seconds(two)) / (2 * shares[0] - shares[1])
-    return (always, one - shares[0] * weights, *others, weights)
+    return fixed, one - shares[0] * weights, sequence, cached, pair, weights
 
 
-def _slopes(values: Sequence[float]) -> tuple[float, ...]:
+def _slopes(values: Sequence[float]) -> Factors:
     """Return the value of nothing, and how much more each count alone gives."""
-    return (values[0], *(value - values[0] for value in values[1:]))
+    fixed, token, sequence, cached, pair = values
+    return fixed, token - fixed, sequence - fixed, cached - fixed, pair - fixed, 0.0
 
 
 def choosing(model: ModelConfig, engine: EngineProfile, call: Call) -> Iterator[Operator]:
