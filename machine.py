@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nemotrt.errors import EnvironmentUnfitError
 from nemotrt.files.memory import memory_bytes
-from nemotrt.files.user_cache import usual_path
+from nemotrt.files.user_cache import check_loads, usual_path
 from nemotrt.needs import Ability
 
 FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "f16c")
@@ -44,6 +44,7 @@ def _check_cache() -> None:
     place = next(folder for folder in (path, *path.parents) if folder.exists())
     if not os.access(place, os.W_OK):
         raise EnvironmentUnfitError(f"{place} can't be written: set XDG_CACHE_HOME")
+    check_loads(place)
     _check_free(place, CACHE_BYTES, "set XDG_CACHE_HOME to a larger disk")
 
 

@@ -49,6 +49,15 @@ def usual_path() -> Path | None:
         return None
 
 
+def check_loads(place: Path) -> None:
+    """Raise EnvironmentUnfitError where compiled code can't be loaded from a folder or a file."""
+    if os.statvfs(place).f_flag & os.ST_NOEXEC:
+        raise EnvironmentUnfitError(
+            f"{place} is on a disk that is mounted noexec, and compiled code is loaded from it: "
+            "set XDG_CACHE_HOME to a folder of another disk"
+        )
+
+
 @functools.cache
 def _writable(usual: str | None) -> Path:
     """Return the folder to write to, with a note where it is not the usual one."""

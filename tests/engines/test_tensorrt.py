@@ -85,7 +85,9 @@ def plan_of(
     return built
 
 
-@pytest.mark.parametrize(("name", "capability"), [("tiny", "8.0"), ("tiny-dense", "8.6")])
+@pytest.mark.parametrize(
+    ("name", "capability"), [("tiny", "8.0"), pytest.param("tiny-dense", "8.6", marks=pytest.mark.slow)],
+)
 def test_plans_compile_with_the_weights_outside(
     name: str, capability: str, plan_of: Callable[[str], Path]
 ) -> None:
@@ -112,7 +114,7 @@ def test_plans_compile_with_the_weights_outside(
 @pytest.mark.parametrize(
     ("precision", "gpu", "how"),
     [
-        ("int8-wo", "a10g", "bf16 x int8 fused"),
+        pytest.param("int8-wo", "a10g", "bf16 x int8 fused", marks=pytest.mark.slow),
         pytest.param("int8-wo", "a100", "bf16 x int8 fused", marks=pytest.mark.slow),
         ("int8-sq", "a10g", "int8 x int8 gemm"),
         pytest.param("int8-sq", "a100", "int8 x int8 gemm", marks=pytest.mark.slow),

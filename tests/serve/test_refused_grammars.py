@@ -39,12 +39,15 @@ CASES: list[tuple[str, Any, str]] = [
 class CompilingUpstream(SayingUpstream):
     """Compiles the grammar as the engine's process does, and says nothing."""
 
-    async def generate(self, inputs: Fields) -> AsyncIterator[Fields]:
+    def __init__(self) -> None:
+        super().__init__()
         assert FILES.tokenizer is not None
-        compiler = GrammarCompiler(FILES.tokenizer, FILES.tokenizer.vocab_size, (2,))
+        self._compiler = GrammarCompiler(FILES.tokenizer, FILES.tokenizer.vocab_size, (2,))
+
+    async def generate(self, inputs: Fields) -> AsyncIterator[Fields]:
         kind, guide = inputs["guided_decoding_guide_type"], inputs["guided_decoding_guide"]
         try:
-            compiler.guide(kind, guide)
+            self._compiler.guide(kind, guide)
         except Exception as error:
             raise UpstreamError("invalid_request", str(error)) from error
         raise AssertionError("the grammar is none to be refused")

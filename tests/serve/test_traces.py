@@ -78,7 +78,7 @@ def test_the_trace_is_split_from_the_content(stack, template, messages, opening)
 
 
 @pytest.mark.parametrize(("template", "messages", "opening"), OPENERS)
-@pytest.mark.parametrize("budget", [0, 2, 6, 10_000])
+@pytest.mark.parametrize("budget", [0, 2, 6, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_the_budget_holds(stack, template, messages, opening, budget) -> None:
     lines = "\n".join(f"line {number} of many" for number in range(40))
     with stack(template, f"{opening}{lines}\n</think>\n\nDone.", "Done.") as client:

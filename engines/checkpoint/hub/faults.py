@@ -13,8 +13,24 @@ PUBLIC = "https://huggingface.co"
 
 
 def endpoint() -> str:
-    """Return the hub's address: $HF_ENDPOINT, or the public one."""
-    return (os.environ.get("HF_ENDPOINT") or PUBLIC).rstrip("/")
+    """Return the hub's address: $HF_ENDPOINT, or the public one.
+
+    Raises:
+        ConfigError: the variable holds no address.
+    """
+    told = os.environ.get("HF_ENDPOINT") or PUBLIC
+    try:
+        parts = urlsplit(told)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname)
+        is_address = is_address and parts.port != 0 and not (parts.query or parts.fragment)
+    except ValueError:  # no port, or no IPv6 address
+        is_address = False
+    if not is_address or any(c.isspace() or not c.isprintable() for c in told):
+        shown = "" if "@" in told else f"={told[:80]!r}"  # it may hold a password
+        raise ConfigError(
+            f"HF_ENDPOINT{shown} is no address of a hub: give one such as {PUBLIC}, or unset it."
+        )
+    return told.rstrip("/")
 
 
 @contextmanager

@@ -23,8 +23,8 @@ from support.emulated_kernels import EmulatedKernels, compile_kernels, emulated
 REAL_HEADS = KernelDims(4, 80, 128, 2, 4)  # four heads of the 9B's
 DIMS = [
     pytest.param(REAL_HEADS, id="9B heads"),
-    pytest.param(KernelDims(2, 64, 128, 1, 4), id="8B heads"),
-    pytest.param(KernelDims(4, 20, 16, 2, 4), id="unaligned head"),
+    pytest.param(KernelDims(2, 64, 128, 1, 4), id="8B heads", marks=pytest.mark.slow),
+    pytest.param(KernelDims(4, 20, 16, 2, 4), id="unaligned head", marks=pytest.mark.slow),
     pytest.param(KernelDims(6, 7, 11, 3, 5), id="odd"),
     pytest.param(KernelDims(2, 16, 260, 2, 2), id="wide state"),
 ]

@@ -14,7 +14,7 @@ from nemotrt.engines.backends.native.library.compiler import (
     source_hash,
 )
 from nemotrt.errors import EnvironmentUnfitError
-from nemotrt.files.user_cache import user_cache, usual_cache
+from nemotrt.files.user_cache import check_loads, user_cache, usual_cache
 
 ERROR_BYTES = 512  # of an error's text from the library
 LIBRARY_VARIABLE = "NEMOTRT_NATIVE_LIBRARY"  # a library to use as it is
@@ -52,6 +52,8 @@ def load_library() -> ctypes.CDLL:
         EnvironmentUnfitError: there is none and no C++ compiler, or it can't be compiled or loaded.
     """
     path = library_path()
+    if path.exists():
+        _check_loads(path)
     try:
         library = ctypes.CDLL(str(path))
         library.nemotrt_source.restype = ctypes.c_char_p
@@ -93,15 +95,26 @@ def library_path() -> Path:
     if cached is None:
         cached = user_cache() / _cache_name()
         if not cached.is_file():
+            _check_loads(user_cache())
             _compile(cached)
     return cached
 
 
 def check_available() -> None:
-    """Raise EnvironmentUnfitError unless the library is there or there is a compiler for it."""
-    is_there = LIBRARY_VARIABLE in os.environ or INSTALLED.is_file() or _cached() is not None
-    if not is_there and find_compiler() is None:
+    """Raise EnvironmentUnfitError unless the library loads, or can be compiled and loaded."""
+    if LIBRARY_VARIABLE in os.environ or INSTALLED.is_file() or _cached() is not None:
+        load_library()
+    elif find_compiler() is None:
         raise EnvironmentUnfitError(NO_COMPILER)
+    else:
+        _check_loads(user_cache())
+
+
+def _check_loads(place: Path) -> None:
+    try:
+        check_loads(place)
+    except EnvironmentUnfitError as error:
+        raise EnvironmentUnfitError(f"{error.message}; {LOSS}.") from error
 
 
 def _cached() -> Path | None:
