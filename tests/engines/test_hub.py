@@ -265,6 +265,20 @@ def test_what_is_not_there_is_said(hub: Hub, monkeypatch: pytest.MonkeyPatch) ->
     assert "does not answer" in message and "secret" not in message
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["garbage", "hub.example.org", "ftp://hub", "http://", "https://h:port", "https://h:99999",
+     "https://h ub", "https://[::1", "https://h/\n", "https://h?token=x", "http://user:secret@"],
+)  # fmt: skip
+def test_a_hub_without_an_address_is_refused(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    message = fault(ConfigError)
+    assert "HF_ENDPOINT" in message and "is no address of a hub" in message
+    assert "secret" not in message and hub.fetched() == []
+
+
 def test_room_is_looked_for_before(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(".")._replace(free=400_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)

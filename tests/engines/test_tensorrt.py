@@ -86,7 +86,8 @@ def plan_of(
 
 
 @pytest.mark.parametrize(
-    ("name", "capability"), [("tiny", "8.0"), pytest.param("tiny-dense", "8.6", marks=pytest.mark.slow)],
+    ("name", "capability"),
+    [("tiny", "8.0"), pytest.param("tiny-dense", "8.6", marks=pytest.mark.slow)],
 )
 def test_plans_compile_with_the_weights_outside(
     name: str, capability: str, plan_of: Callable[[str], Path]

@@ -128,3 +128,26 @@ def test_the_quantizer_runs_without_a_home(tmp_path) -> None:
     command = [sys.executable, "-m", "nemotrt", *words]
     done = subprocess.run(command, env=there, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_cache_of_which_nothing_may_run_is_named(tmp_path) -> None:
+    """Before a compiler runs for minutes, and by `doctor`; what needs no compiled code goes on."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    mount = 'mount -t tmpfs -o noexec tmpfs "$XDG_CACHE_HOME" && exec "$@"'
+    here = os.environ | {"XDG_CACHE_HOME": str(cache)}
+
+    def run(*words: str) -> "subprocess.CompletedProcess[str]":
+        command = ["unshare", "-rm", "sh", "-c", mount, "sh", sys.executable, "-m", "nemotrt"]
+        return subprocess.run([*command, *words], env=here, capture_output=True, text=True)
+
+    built = run("build", "tiny", "--backend", "native", "-o", str(tmp_path / "engine"))
+    told = run("doctor")
+    for done, code in ((built, 3), (told, 0)):
+        assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
+        said = done.stdout + done.stderr
+        assert f"{cache}/nemotrt is on a disk that is mounted noexec" in said
+        assert "set XDG_CACHE_HOME" in said
+    assert "no      keep what is compiled in the cache" in told.stdout
+    other = run("generate", "tiny", "The", "--max-tokens", "2")  # built for another backend
+    assert other.returncode == 0, other.stderr
