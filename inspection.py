@@ -56,6 +56,7 @@ def inspect(
     """
     from nemotrt.engines.checkpoint.hub.folder import checkpoint_folder
     from nemotrt.engines.checkpoint.lora.summary import is_adapter
+    from nemotrt.engines.text.chat.whole import check_texts
 
     path = checkpoint_folder(folder)
     if is_adapter(path):
@@ -76,9 +77,15 @@ def inspect(
         )
     if no_verify and not open_options.trust_seals:
         raise ConfigError("give --verify or --no-verify, not both.")
+    if is_engine and not (path / MANIFEST_FILE).is_file():
+        raise ArtefactError(
+            f"{path} is neither an engine nor a checkpoint: it has no {MANIFEST_FILE} and no "
+            "config.json. A container has either where it is mounted."
+        )
     if is_engine:
         _inspect_engine(path, open_options, as_json, layers=layers, verify=not no_verify, here=here)
         return
+    check_texts(path)
     if is_quantized(path):
         _inspect_quantized(path, source, as_json)
         return

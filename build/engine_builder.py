@@ -26,7 +26,8 @@ from nemotrt.engines.checkpoint.stored_head import settled_json
 from nemotrt.engines.model.model_config import LayerKind, ModelConfig
 from nemotrt.engines.model.numerics import Precision
 from nemotrt.engines.runtime.engine import Limits
-from nemotrt.engines.text.tokenizer import TOKENIZER_FILES, check_tokenizer
+from nemotrt.engines.text.chat.whole import check_texts
+from nemotrt.engines.text.tokenizer import TOKENIZER_FILES
 from nemotrt.engines.text.tokenizer_config import carry_templates
 from nemotrt.errors import ConfigError
 from nemotrt.files.writing import writing_folder
@@ -109,7 +110,7 @@ def resolve(checkpoint: Checkpoint, spec: BuildSpec) -> Target[Any]:
     """Return what is to be built, with every choice made; raises where they don't go together."""
     backend = registry.find(spec.backend)
     options = checked_options(backend, spec.options)
-    check_tokenizer(checkpoint.path)
+    check_texts(checkpoint.path)
     stored = checkpoint.quant.precision
     precision = spec.precision or stored or default_precision(checkpoint, backend)
     if stored and precision is not stored and not backend.is_cpu:

@@ -12,6 +12,7 @@ from nemotrt.errors import ArtefactError, ConfigError, NemotrtError
 # libyaml's parser where the wheel has it: ten times faster.
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 MAX_DIGITS = 20  # of 2^64
+GET_AGAIN = "copy or download it again"  # what mends a file that was cut
 
 
 class _Once(LOADER):  # type: ignore[misc]  # it is Any: one of two
@@ -58,11 +59,11 @@ def read_json(path: Path) -> Any:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as fault:
         raise ArtefactError(f"{path} is not JSON: it is not UTF-8 text ({fault}).") from fault
-    return parse_json(text, str(path))
+    return parse_json(text, str(path), f" Mend it, or {GET_AGAIN}.")
 
 
-def parse_json(text: str | bytes, source: str) -> Any:
-    """Return the value of a JSON text; `source` names it in the error.
+def parse_json(text: str | bytes, source: str, cure: str = "") -> Any:
+    """Return the value of a JSON text; `source` names it in the error, `cure` ends that.
 
     A key that stands twice in one object has two meanings, of which readers take either: it is
     refused, and so is an integer that no field of 64 bits holds.
@@ -73,7 +74,7 @@ def parse_json(text: str | bytes, source: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=once_each, parse_int=_integer)
     except (UnicodeDecodeError, json.JSONDecodeError) as fault:
-        raise ArtefactError(f"{source} is not JSON: {fault}.") from fault
+        raise ArtefactError(f"{source} is not JSON: {fault}.{cure}") from fault
     except ValueError as fault:
         raise ArtefactError(f"{source} is malformed: {fault}.") from fault
     except RecursionError:

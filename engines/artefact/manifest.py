@@ -153,7 +153,9 @@ def verify_files(folder: Path, manifest: Manifest, *, trust_seals: bool = True) 
         if not is_inside(name):
             raise ArtefactError(f"{folder}: {MANIFEST_FILE} names {name!r} outside the folder.")
         if not (folder / name).is_file():
-            raise ArtefactError(f"{folder}: {name} is missing.")
+            raise ArtefactError(
+                f"{folder}: {name} is missing. Build the engine again, or copy it whole."
+            )
     what = f"verifying the files of {folder.name}"
     found = file_entries(folder, [*manifest.files], what=what, trust_seals=trust_seals)
     for name, entry in manifest.files.items():
@@ -164,7 +166,7 @@ def verify_files(folder: Path, manifest: Manifest, *, trust_seals: bool = True) 
             )
     unknown = sorted(_present(folder, manifest) - set(manifest.files))
     if unknown:
-        raise ArtefactError(f"{folder}: {unknown[0]} is not part of the engine.")
+        raise ArtefactError(f"{folder}: {unknown[0]} is not part of the engine: move it elsewhere.")
 
 
 def is_inside(name: str) -> bool:

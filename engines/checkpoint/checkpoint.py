@@ -22,7 +22,7 @@ from nemotrt.engines.model.hf_config import read_model_config
 from nemotrt.engines.model.model_config import ModelConfig
 from nemotrt.engines.model.tensor_names import expected_shapes
 from nemotrt.errors import ArtefactError
-from nemotrt.files.text_file import read_json_object
+from nemotrt.files.text_file import GET_AGAIN, read_json_object
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
@@ -192,11 +192,13 @@ def shard_paths(path: Path) -> list[Path]:
     if not (path / INDEX_FILE).is_file():
         if found := lone_gguf(path):
             return [found]
-        raise ArtefactError(f"{path} has neither {SINGLE_FILE} nor {INDEX_FILE}.")
+        raise ArtefactError(f"{path} has neither {SINGLE_FILE} nor {INDEX_FILE}; {GET_AGAIN}.")
     names = sorted(set(weight_map(path).values()))
     for name in names:
         if not (path / name).is_file():
-            raise ArtefactError(f"{path}: shard {name} is missing; {INDEX_FILE} names it.")
+            raise ArtefactError(
+                f"{path}: shard {name} is missing, which {INDEX_FILE} names; {GET_AGAIN}."
+            )
     return [path / name for name in names]
 
 

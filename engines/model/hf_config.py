@@ -29,7 +29,9 @@ def read_model_config(checkpoint: Path) -> ModelConfig:
     """
     path = checkpoint / "config.json"
     if not path.is_file():
-        raise ArtefactError(f"{checkpoint} is not a checkpoint: it has no config.json.")
+        raise ArtefactError(
+            f"{checkpoint} is not a checkpoint: it has no config.json; give a Hugging Face folder."
+        )
     return parse_model_config(read_json_object(path), str(path))
 
 

@@ -18,7 +18,7 @@ from nemotrt.engines.text.tokenizer_config import (
 )
 from nemotrt.engines.text.tokenizer_state import settle
 from nemotrt.errors import ArtefactError, ConfigError, EnvironmentUnfitError
-from nemotrt.files.text_file import json_object_if_there
+from nemotrt.files.text_file import GET_AGAIN, json_object_if_there
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -172,7 +172,7 @@ def load_tokenizer(folder: Path) -> Tokenizer | None:
         try:
             backend = Backend.from_file(str(path))
         except Exception as error:  # the library raises plain Exception
-            raise ArtefactError(f"{path} is not a tokenizer: {error}.") from error
+            raise ArtefactError(f"{path} is not a tokenizer: {error}; {GET_AGAIN}.") from error
         settle(backend, read_tokenizer_config(folder), str(folder / "tokenizer_config.json"))
         return _checked(folder, backend)
     if any((folder / name).is_file() for name in SLOW_FILES):

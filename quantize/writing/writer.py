@@ -21,7 +21,7 @@ from nemotrt.quantize.contracts.loaders import loader_verdicts
 from nemotrt.quantize.conversion.formats import check_unfolded
 from nemotrt.quantize.conversion.layout import FilePart, Shard
 from nemotrt.quantize.conversion.options import QuantizeOptions
-from nemotrt.quantize.conversion.plan import Adjustments, check_plain, plan_digest, plan_shards
+from nemotrt.quantize.conversion.plan import Adjustments, check_source, plan_digest, plan_shards
 from nemotrt.quantize.recipes.recipe import Recipe
 from nemotrt.quantize.recipes.selection import Selection, select
 from nemotrt.quantize.scales.adjust import adjust
@@ -139,7 +139,7 @@ def plan(
 
     Without its calibration the plan lacks static scales and smoothing; it can't be written then.
     """
-    check_plain(source)
+    check_source(source)
     if recipe.precision.is_smoothed and not options.calibration_options.fold:
         check_unfolded(options.layout)
     checkpoint = open_merged(source, options.merging.lora)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from nemotrt.engines.checkpoint.gguf.blocks import BY_WORD, TYPES
 from nemotrt.engines.checkpoint.stored.no_overlap import check_no_overlap
 from nemotrt.errors import ArtefactError
+from nemotrt.files.text_file import GET_AGAIN
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -114,7 +115,7 @@ class _Reader:
         if num_bytes < 0 or end > self._end:
             raise ArtefactError(
                 f"{self.path} is truncated or damaged: its header asks for {num_bytes} bytes at "
-                f"{self.position}, the file has {self._raw.size}."
+                f"{self.position}, the file has {self._raw.size}; {GET_AGAIN}."
             )
         found = self._raw[self.position : end].tobytes()
         self.position = end
@@ -128,7 +129,7 @@ class _Reader:
         if claimed * least_bytes > self._end - self.position:
             raise ArtefactError(
                 f"{self.path} is truncated or damaged: it claims {claimed} entries at "
-                f"{self.position}, the file has {self._raw.size} bytes."
+                f"{self.position}, the file has {self._raw.size} bytes; {GET_AGAIN}."
             )
         return claimed
 
@@ -187,6 +188,6 @@ def _placed(
     if offset + num_bytes > size:
         raise ArtefactError(
             f"{path} is truncated: tensor {name} needs bytes up to {offset + num_bytes}, the file "
-            f"has {size}."
+            f"has {size}; {GET_AGAIN}."
         )
     return GgufTensor(name, word, shape, offset, num_bytes)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from nemotrt.engines.checkpoint.stored.no_overlap import check_no_overlap
 from nemotrt.engines.model.numerics import FLOATS, SAFETENSORS
 from nemotrt.errors import ArtefactError
-from nemotrt.files.text_file import parse_json
+from nemotrt.files.text_file import GET_AGAIN, parse_json
 
 DTYPES: dict[str, np.dtype[Any]] = {
     **{word: item.numpy for word, item in SAFETENSORS.items()},
@@ -96,12 +96,12 @@ def read_header(path: Path) -> tuple[dict[str, TensorRef], dict[str, str]]:
         with path.open("rb") as file:
             prefix = file.read(8)
             if len(prefix) < 8:
-                raise ArtefactError(f"{path} is truncated: it has {size} bytes.")
+                raise ArtefactError(f"{path} is truncated: it has {size} bytes; {GET_AGAIN}.")
             (length,) = struct.unpack("<Q", prefix)
             if length > MAX_HEADER_BYTES or 8 + length > size:
                 raise ArtefactError(
                     f"{path} is truncated or not safetensors: the header claims {length} bytes, "
-                    f"the file has {size}."
+                    f"the file has {size}; {GET_AGAIN}."
                 )
             text = file.read(length)
     except OSError as error:
@@ -149,7 +149,7 @@ def _entry(path: Path, name: str, entry: Any, start: int, size: int) -> TensorRe
     if not begin <= end <= size - start:
         raise ArtefactError(
             f"{path} is truncated: tensor {name} needs bytes up to {start + end}, "
-            f"the file has {size}."
+            f"the file has {size}; {GET_AGAIN}."
         )
     num_bytes = math.prod(shape) * DTYPES[dtype].itemsize
     if end - begin != num_bytes:

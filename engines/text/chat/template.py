@@ -14,6 +14,7 @@ from nemotrt.engines.text.tokenizer_config import (
     template_sources,
 )
 from nemotrt.errors import ArtefactError, ConfigError
+from nemotrt.files.text_file import GET_AGAIN
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -120,7 +121,10 @@ def load_chat_template(folder: Path) -> ChatTemplate | None:
     sources = template_sources(folder, config)
     if not sources:
         return None
-    return ChatTemplate(sources, special_tokens(config), advised_sampling(folder))
+    try:
+        return ChatTemplate(sources, special_tokens(config), advised_sampling(folder))
+    except ArtefactError as error:
+        raise ArtefactError(f"{folder}: {error.message}") from error
 
 
 def _compiled(name: str, source: str) -> "Template":
@@ -132,7 +136,9 @@ def _compiled(name: str, source: str) -> "Template":
     try:
         return template_environment().from_string(source)
     except TemplateSyntaxError as error:
-        raise ArtefactError(f"the chat template ({name}) is malformed: {error}.") from error
+        raise ArtefactError(
+            f"the chat template ({name}) is malformed: {error}; {GET_AGAIN}."
+        ) from error
 
 
 def _turns(messages: Sequence[Message]) -> list[dict[str, Any]]:

@@ -1,0 +1,23 @@
+"""Whether the files beside a checkpoint's weights can be read: tokenizer, templates, settings."""
+
+from pathlib import Path
+
+from nemotrt.engines.text.chat.template import load_chat_template
+from nemotrt.engines.text.tokenizer import TOKENIZER_FILES, check_tokenizer
+from nemotrt.files.text_file import json_object_if_there
+
+
+def check_texts(folder: Path) -> None:
+    """Raise unless what `folder` has of a tokenizer, chat templates and settings can be read.
+
+    What it lacks is no fault: an engine of token ids needs none of it.
+
+    Raises:
+        ArtefactError: a file is damaged, or the tokenizer has ids beyond the model's vocabulary.
+        ConfigError: an end-of-sequence id is beyond it, or a setting means nothing.
+    """
+    for name in TOKENIZER_FILES:
+        if name.endswith(".json") and name != "tokenizer.json":  # which its library reads
+            json_object_if_there(folder / name)
+    check_tokenizer(folder)
+    load_chat_template(folder)
