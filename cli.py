@@ -1,5 +1,6 @@
 """The `nemotrt` command: a root group that imports a subcommand only when it is looked up."""
 
+import os
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,17 @@ COMMANDS = {
 }
 
 
+def _dangling(word: str) -> str:
+    """Say so where a word of the command line is a link to nothing, or an option's value is."""
+    path = Path(word.partition("=")[2] or word)
+    if not path.is_symlink() or path.exists():
+        return ""
+    return (
+        f" {path} is a link to {os.readlink(path)}, which is not here: a folder that is copied or "
+        "mounted needs what its links lead to."
+    )
+
+
 class LazyGroup(click.Group):
     """A group whose subcommands live in COMMANDS, so `--help` imports none of them."""
 
@@ -71,6 +83,7 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; Ctrl-C is code 130, a lost package or an unfit disk is one line."""
+        words = [*ctx._protected_args, *ctx.args]
         try:
             with token_held(), ended_by_signals():
                 return super().invoke(ctx)
@@ -80,6 +93,10 @@ class LazyGroup(click.Group):
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(130)
+        except click.ClickException as error:
+            told = "".join(_dangling(word) for word in dict.fromkeys(words))
+            vars(error)["message"] += told  # which click calls final
+            raise
         except ModuleNotFoundError as error:
             name = error.name or ""
             if name.partition(".")[0] in ("", __package__):

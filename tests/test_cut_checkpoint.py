@@ -1,4 +1,4 @@
-"""A checkpoint of which a file was cut, as by a broken copy: each command says which, with a cure."""
+"""A checkpoint of which a file was cut, as by a broken copy: commands say which, with a cure."""
 
 import shutil
 from pathlib import Path

@@ -377,3 +377,32 @@ def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["plan", "tiny", "--config", str(config), "--json"])
     assert done.exit_code == 0, done.stderr
     assert '"isl": 100' in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["inspect", "LINK"],
+        ["build", "LINK", "-o", "out"],
+        ["plan", "LINK"],
+        ["plan", "tiny", "--gpu", "LINK"],
+        ["plan", "tiny", "--config=LINK"],
+        ["quantize", "LINK", "--recipe", "int8-wo", "-o", "out"],
+        ["generate", "LINK", "The"],
+        ["serve", "repo", "LINK", "-o", "out"],
+        ["pack", "LINK", "-o", "out"],
+        ["profile", "report", "LINK"],
+        ["compare", "LINK", "LINK"],
+        ["evaluate", "tiny", "--against", "LINK"],
+        ["evaluate", "tiny", "--against", "tiny", "--text", "LINK"],
+        ["check", "LINK"],
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_a_link_to_nothing_is_called_so(tmp_path, monkeypatch, words: list[str]) -> None:
+    """Whatever else the command says of it: a folder was copied or mounted without its target."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").symlink_to("/gone/away")
+    done = CliRunner().invoke(main, [word.replace("LINK", "model") for word in words])
+    assert done.exit_code in (1, 2), done.output
+    assert "model is a link to /gone/away, which is not here" in done.stderr
