@@ -48,7 +48,13 @@ def weights_mount(engine: Path, given: str | None) -> WeightsMount | None:
 
 
 def check_readable(folder: Path) -> None:
-    """Raise ConfigError where a container's user can't read what is in a folder of the host.
+    """Raise ConfigError where a container's user can't read what is in a folder of the host."""
+    if why := closed_to_containers(folder):
+        raise ConfigError(why)
+
+
+def closed_to_containers(folder: Path) -> str:
+    """Say what in a folder of the host a container's user can't read, and the cure; or nothing.
 
     Builds under a strict umask are their user's alone.
     """
@@ -59,10 +65,11 @@ def check_readable(folder: Path) -> None:
             continue  # a link to nothing: whoever opens it says so
         wanted = 0o5 if path.is_dir() else 0o4
         if found.st_uid != CONTAINER_USER and found.st_mode & wanted != wanted:
-            raise ConfigError(
+            return (
                 f"{path} is closed to user {CONTAINER_USER}, as which the container runs: chmod -R "
                 f"a+rX {folder}"
             )
+    return ""
 
 
 def claim_path(engine: Path, given: str | None, path: str | None) -> str | None:

@@ -70,6 +70,7 @@ def repo(
     """
     from nemotrt.engines.artefact.manifest import read_manifest
     from nemotrt.files.writing import check_target
+    from nemotrt.serve.deploy.mounts import closed_to_containers
     from nemotrt.serve.triton.repository import (
         RepositorySpec,
         Target,
@@ -102,6 +103,10 @@ def repo(
     check_target(output, force=force, marks=["*/config.pbtxt"])
     write_repository(engine, output, spec, force=force, checkpoint=checkpoint)
     click.echo(f"{output}: model {model_name!r} for {target_name}")
+    if target_name == Target.CONTAINER:
+        for folder in (output, *([] if include_engine else [engine])):
+            if why := closed_to_containers(folder):
+                click.echo(f"note: {why}", err=True)
     if not is_plain(output.absolute()):
         click.echo(
             "note: Triton starts the model by a line of bash with the repository's path in it; "

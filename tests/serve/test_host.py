@@ -1,11 +1,15 @@
 """What a server asks of its host is asked before anything is built or started."""
 
+import os
 import resource
+import shutil
 
 import pytest
 from click.testing import CliRunner
 
 from nemotrt.cli import main
+from nemotrt.errors import ConfigError
+from nemotrt.serve.deploy import mounts
 from nemotrt.serve.processes import host
 from nemotrt.serve.processes.child_process import NUM_LOG_LINES, telling_lines
 from nemotrt.serve.triton import server
@@ -62,11 +66,6 @@ def test_what_is_wrong_is_shown_with_the_last_lines(tmp_path) -> None:
 
 def test_a_folder_that_is_closed_to_a_container(engine_folder, tmp_path) -> None:
     """By its user, whoever builds it: root's files of mode 0600 are nobody's but root's."""
-    import shutil
-
-    from nemotrt.errors import ConfigError
-    from nemotrt.serve.deploy import mounts
-
     copy = shutil.copytree(engine_folder, tmp_path / "engine")
     mounts.check_readable(copy)
     (copy / "engine.json").chmod(0o600)
@@ -74,6 +73,27 @@ def test_a_folder_that_is_closed_to_a_container(engine_folder, tmp_path) -> None
     if owner != mounts.CONTAINER_USER:
         with pytest.raises(ConfigError, match=r"chmod -R a\+rX"):
             mounts.check_readable(copy)
+
+
+@pytest.mark.parametrize("includes", [False, True])
+def test_a_repository_that_is_closed_to_a_container(engine_folder, tmp_path, includes) -> None:
+    """Its user may open it later, so it is told, not refused."""
+    engine = shutil.copytree(engine_folder, tmp_path / "engine")
+    words = ["serve", "repo", str(engine), "--target", "container"]
+    words += ["--include-engine"] if includes else []
+    before = os.umask(0o077)
+    try:
+        done = CliRunner().invoke(main, [*words, "-o", str(tmp_path / "r")])
+    finally:
+        os.umask(before)
+    assert done.exit_code == 0, done.output
+    assert f"chmod -R a+rX {tmp_path / 'r'}" in done.stderr
+    open_one = CliRunner().invoke(main, [*words, "-o", str(tmp_path / "s")])
+    assert open_one.exit_code == 0 and "chmod" not in open_one.stderr
+    (engine / "engine.json").chmod(0o600)
+    if not includes and (engine / "engine.json").stat().st_uid != mounts.CONTAINER_USER:
+        closed = CliRunner().invoke(main, [*words, "-o", str(tmp_path / "t")])
+        assert f"chmod -R a+rX {engine}" in closed.stderr
 
 
 def test_what_another_program_runs_is_not_served(tmp_path) -> None:
