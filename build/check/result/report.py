@@ -237,11 +237,18 @@ def aligned(table: list[tuple[str, ...]]) -> list[str]:
 def write_report(report: CheckReport) -> Path:
     """Write the file that is to be sent: here, or where this folder takes no file; return it."""
     text = report.to_json() + "\n"
-    for folder in (Path.cwd(), Path(tempfile.mkdtemp(prefix="nemotrt-check-"))):
-        with suppress(OSError, NemotrtError):
-            write_file(folder / REPORT_FILE, text)
-            return folder / REPORT_FILE
-    raise EnvironmentUnfitError(f"{REPORT_FILE} can't be written here nor in {folder}.")
+    with suppress(OSError, NemotrtError):
+        write_file(Path.cwd() / REPORT_FILE, text)
+        return Path.cwd() / REPORT_FILE
+    try:
+        elsewhere = Path(tempfile.mkdtemp(prefix="nemotrt-check-")) / REPORT_FILE
+    except OSError as error:
+        raise EnvironmentUnfitError(
+            f"{REPORT_FILE} can't be written here, nor in a temporary folder: {error.strerror}; "
+            "run check in a folder that you can write to."
+        ) from error
+    write_file(elsewhere, text)
+    return elsewhere
 
 
 def to_send(report: CheckReport) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -179,6 +180,21 @@ def test_a_driver_call_that_fails(
     sent = tmp_path / "nemotrt-check.json"
     assert f"Please send {sent} to the maintainers" in ran.stderr
     assert json.loads(sent.read_text())["faults"][0]["stage"] == stage
+
+
+def test_a_report_goes_elsewhere_only_where_it_must(
+    gpu: Gpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    gpu.patch.setattr(Nvrtc, "STATUS", 6)
+    assert "Please send" in gpu.check().stderr and list(temporary.iterdir()) == []
+    (tmp_path / "nemotrt-check.json").unlink()
+    (tmp_path / "nemotrt-check.json").mkdir()  # no file can be there
+    ran = gpu.check()
+    [folder] = temporary.iterdir()
+    assert f"Please send {folder / 'nemotrt-check.json'}" in ran.stderr
 
 
 LACKING = {"out of memory": 2, "busy": 46, "no GPU": 100, "another driver's library": 803}
