@@ -36,8 +36,14 @@ TINY_LIMITS = Limits(max_batch_size=8, max_seq_len=512, chunk_tokens=32)
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give a worker whole folders below a room, and else whole files: they share what is made."""
+    """Give a worker whole folders below a room, and else whole files: they share what is made.
+
+    They go in the tests' own order, so that the many files of tests/serve come last, and no
+    worker is left with a long one.
+    """
     from xdist.scheduler import LoadScopeScheduling
+
+    config.option.loadscopereorder = False
 
     class ByFolder(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:

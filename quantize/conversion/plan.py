@@ -16,7 +16,7 @@ from nemotrt.engines.checkpoint.quantized.config import (
     read_quant_config,
 )
 from nemotrt.engines.model.numerics import Precision
-from nemotrt.engines.text.chat.whole import check_texts
+from nemotrt.engines.text.chat.whole import check_carried
 from nemotrt.errors import ConfigError
 from nemotrt.quantize.conversion.convert import DROPPED_BITS
 from nemotrt.quantize.conversion.formats import CheckpointFormat, linear_entries
@@ -132,7 +132,7 @@ def check_source(folder: Path) -> None:
     elif title := read_quant_config(folder).title:
         how = f"{QUANT_CONFIG_FILE} says {title}"
     else:
-        check_texts(folder)
+        check_carried(folder)
         return
     raise ConfigError(
         f"{folder} is quantized already ({how}); give the 16 bit checkpoint that it came from."

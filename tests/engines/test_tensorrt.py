@@ -117,7 +117,7 @@ def test_plans_compile_with_the_weights_outside(
     [
         pytest.param("int8-wo", "a10g", "bf16 x int8 fused", marks=pytest.mark.slow),
         pytest.param("int8-wo", "a100", "bf16 x int8 fused", marks=pytest.mark.slow),
-        ("int8-sq", "a10g", "int8 x int8 gemm"),
+        pytest.param("int8-sq", "a10g", "int8 x int8 gemm", marks=pytest.mark.slow),
         pytest.param("int8-sq", "a100", "int8 x int8 gemm", marks=pytest.mark.slow),
         ("fp8", "l4", "fp8 x fp8 gemm"),
     ],

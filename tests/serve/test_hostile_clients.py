@@ -45,7 +45,7 @@ def restarts(server: ServerState) -> dict[str, int]:
 
 @pytest.mark.parametrize(
     "kind",
-    [k if i % 8 == 0 else pytest.param(k, marks=pytest.mark.slow) for i, k in enumerate(KINDS)],
+    [k if i % 12 == 0 else pytest.param(k, marks=pytest.mark.slow) for i, k in enumerate(KINDS)],
 )
 def test_a_hostile_client_is_answered_and_harms_nobody(server, kind) -> None:
     """Without a clock: its answers have a meaning, others' are right, nothing is restarted."""

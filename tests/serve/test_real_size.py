@@ -30,6 +30,7 @@ from support.ahead_pipeline import Ahead
 from support.flat_engine import PADDING, FlatEngine
 from support.real_size import VOCAB_SIZE, write_checkpoint
 
+pytestmark = pytest.mark.slow
 CARD = {"temperature": 0.6, "top_p": 0.95}
 SCHEMA = {
     "type": "object",
@@ -104,7 +105,6 @@ def test_penalties_know_every_token_of_a_long_prompt(opened) -> None:
         assert choice is not None and choice.token == 12
 
 
-@pytest.mark.slow
 def test_grammars_masks_are_whole(opened) -> None:
     """Random walks through a schema end in texts that fit it."""
     tokenizer, size = opened.tokenizer, opened.engine.vocab_size
@@ -122,7 +122,6 @@ def test_grammars_masks_are_whole(opened) -> None:
         jsonschema.validate(json.loads(tokenizer.decode(ids)), SCHEMA)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [(0, 1), (2, 3)])
 def test_a_structured_answer_at_the_cards_settings(url, seeds) -> None:
     schema = {"type": "json_schema", "json_schema": {"name": "it", "schema": SCHEMA}}

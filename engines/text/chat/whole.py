@@ -7,6 +7,17 @@ from nemotrt.engines.text.tokenizer import TOKENIZER_FILES, check_tokenizer
 from nemotrt.files.text_file import json_object_if_there
 
 
+def check_carried(folder: Path) -> None:
+    """Raise ArtefactError where a file that goes to a quantized copy was cut: no JSON, no template.
+
+    Whether the tokenizer fits the model is for whoever opens it.
+    """
+    for name in TOKENIZER_FILES:
+        if name.endswith(".json"):
+            json_object_if_there(folder / name)
+    load_chat_template(folder)
+
+
 def check_texts(folder: Path) -> None:
     """Raise unless what `folder` has of a tokenizer, chat templates and settings can be read.
 
@@ -16,8 +27,5 @@ def check_texts(folder: Path) -> None:
         ArtefactError: a file is damaged, or the tokenizer has ids beyond the model's vocabulary.
         ConfigError: an end-of-sequence id is beyond it, or a setting means nothing.
     """
-    for name in TOKENIZER_FILES:
-        if name.endswith(".json") and name != "tokenizer.json":  # which its library reads
-            json_object_if_there(folder / name)
+    check_carried(folder)
     check_tokenizer(folder)
-    load_chat_template(folder)

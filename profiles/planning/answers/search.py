@@ -25,6 +25,7 @@ from nemotrt.profiles.planning.time.roofline import Scenario
 
 ANY_PRECISION = "any"
 MANY_PLAYS = 6  # of batches where straight lines point
+WELL_MISSED = 1.05  # a share of the limit; plays make latencies a little uneven below it
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +161,9 @@ class _Search:
         """
         batches = range(1, most + 1)
         slower = bisect.bisect_right(batches, faster_than, key=lambda n: _rate(self.deployment, n))
-        if slower == most:
+        if slower == most or (slower and self._try(slower + 1).share > WELL_MISSED):
             return 0
-        first = met = self._try(slower + 1)
+        first = met = self._try(1)
         if met.share > 1:
             return 0
         end, missed = most + 1, None
@@ -177,7 +178,7 @@ class _Search:
             else:
                 end, missed = tried.batch, tried
             probe = _between(met, missed or first) if num_plays < MANY_PLAYS else middle
-        return met.batch
+        return met.batch if _rate(self.deployment, met.batch) > faster_than else 0
 
     def alone(self) -> str:
         """Say what one user gets."""
