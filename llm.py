@@ -252,7 +252,7 @@ class LLM:
             prompt: a text, which is continued as by `generate`; or messages, answered as by `chat`.
             params: how tokens are chosen; None: as `settings` says.
             thinking: as in `chat`; for messages.
-            max_thinking_tokens: as in `chat`; for messages.
+            max_thinking_tokens: as in `chat`; of a text it counts if its trace is open.
             adapter: a name of `lora`; "" for none.
 
         Raises:
@@ -265,6 +265,8 @@ class LLM:
 
     def _prepared(self, prompt: str | Sequence[Message], thinking: bool | None) -> PreparedPrompt:
         if isinstance(prompt, str):
+            if thinking is not None:
+                raise ConfigError("thinking is for messages; a text is continued as it stands.")
             return prepare_text(self._opened, prompt)
         _check_messages(prompt)
         return prepare_chat(self._opened, prompt, thinking=thinking)

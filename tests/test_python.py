@@ -37,6 +37,14 @@ def llm(tiny_engine: Path) -> Iterator[LLM]:
         yield opened
 
 
+def test_thinking_is_for_messages(llm: LLM) -> None:
+    """A switch of the chat template has no effect on a text that is continued."""
+    for call in (llm.settings, lambda text, **more: list(llm.stream(text, **more))):
+        for thinking in (True, False):
+            with pytest.raises(ConfigError, match="thinking is for messages"):
+                call("The server", thinking=thinking)
+
+
 def python(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
