@@ -18,7 +18,7 @@ from nemotrt.engines.runtime.engine import Limits
 from nemotrt.engines.tiny.models import TINY_MODELS
 
 # A machine may be busy: an example's time is no property of what it shows.
-for profile, max_examples in (("quick", 30), ("thorough", 200)):
+for profile, max_examples in (("quick", 20), ("thorough", 200)):
     hypothesis.settings.register_profile(
         profile,
         deadline=None,
