@@ -52,8 +52,8 @@ COMMANDS = {
 
 def _dangling(word: str) -> str:
     """Say so where a word of the command line is a link to nothing, or an option's value is."""
-    path = Path(word.partition("=")[2] or word)
-    if not path.is_symlink() or path.exists():
+    path = word.partition("=")[2] or word
+    if not os.path.islink(path) or os.path.exists(path):  # Path's would raise for a long prompt
         return ""
     return (
         f" {path} is a link to {os.readlink(path)}, which is not here: a folder that is copied or "

@@ -406,3 +406,10 @@ def test_a_link_to_nothing_is_called_so(tmp_path, monkeypatch, words: list[str])
     done = CliRunner().invoke(main, [word.replace("LINK", "model") for word in words])
     assert done.exit_code in (1, 2), done.output
     assert "model is a link to /gone/away, which is not here" in done.stderr
+
+
+@pytest.mark.parametrize("prompt", ["a" * 5000, "a/" * 3000, "=" + "b" * 5000, "", "\udce9"])
+def test_a_fault_beside_any_prompt_is_one_line(prompt: str) -> None:
+    """A prompt is no path: it may be longer than any, or empty."""
+    done = CliRunner().invoke(main, ["generate", "tiny", prompt, "--system", "Be brief."])
+    assert done.exit_code == 2 and "--system goes with --chat" in done.stderr, done.exception
