@@ -1,9 +1,11 @@
 """Where the compiled step comes from, and what happens without a compiler."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -112,3 +114,18 @@ def test_an_unusable_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):
         compile_library(tmp_path / "file" / "lib.so", command)
+
+
+def test_only_the_cache_is_moved_by_the_caches_variable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A library that was named or installed lies elsewhere: another folder is no cure for it."""
+    broken = tmp_path / "broken.so"
+    broken.write_bytes(b"no library")
+    noexec = SimpleNamespace(f_flag=os.ST_NOEXEC)
+    monkeypatch.setattr(os, "statvfs", lambda path: noexec)
+    monkeypatch.setenv(library.LIBRARY_VARIABLE, str(broken))
+    with pytest.raises(EnvironmentUnfitError) as error:
+        library.load_library.__wrapped__()
+    assert "broken.so can't be loaded" in error.value.message
+    assert "XDG_CACHE_HOME" not in error.value.message

@@ -52,8 +52,6 @@ def load_library() -> ctypes.CDLL:
         EnvironmentUnfitError: there is none and no C++ compiler, or it can't be compiled or loaded.
     """
     path = library_path()
-    if path.exists():
-        _check_loads(path)
     try:
         library = ctypes.CDLL(str(path))
         library.nemotrt_source.restype = ctypes.c_char_p
@@ -91,12 +89,10 @@ def library_path() -> Path:
         return Path(named)
     if INSTALLED.is_file():
         return INSTALLED
-    cached = _cached()
-    if cached is None:
-        cached = user_cache() / _cache_name()
-        if not cached.is_file():
-            _check_loads(user_cache())
-            _compile(cached)
+    cached = _cached() or user_cache() / _cache_name()
+    _check_loads(cached if cached.is_file() else user_cache())
+    if not cached.is_file():
+        _compile(cached)
     return cached
 
 
@@ -111,6 +107,7 @@ def check_available() -> None:
 
 
 def _check_loads(place: Path) -> None:
+    """Raise EnvironmentUnfitError where a library of the user's cache can't be loaded."""
     try:
         check_loads(place)
     except EnvironmentUnfitError as error:
