@@ -22,7 +22,7 @@ from nemotrt.quantize.calibration.calibration import (
 from nemotrt.quantize.calibration.forward import SequenceEmitter, embed, run_block
 from nemotrt.quantize.calibration.observe import Observation
 from nemotrt.quantize.calibration.texts import DEFAULT_TEXT, read_texts, token_windows
-from nemotrt.quantize.conversion.plan import check_source
+from nemotrt.quantize.conversion.plan import check_plain
 
 
 class CalibrationEmitter(SequenceEmitter):
@@ -100,7 +100,7 @@ def ensure_calibration(
     """
     if folder.exists() and not is_asked:
         return
-    check_source(source)
+    check_plain(source)
     tokens = token_windows(source, read_texts(text or DEFAULT_TEXT), num_tokens, num_sequences)
     if not len(tokens):
         raise ConfigError(

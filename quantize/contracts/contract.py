@@ -30,7 +30,7 @@ from nemotrt.quantize.contracts.linear_contract import linear_faults, scale_faul
 from nemotrt.quantize.contracts.loaders import loader_verdicts, others_verdicts
 from nemotrt.quantize.contracts.tensor_contract import is_skipped, tensor_faults
 from nemotrt.quantize.conversion.formats import CheckpointFormat
-from nemotrt.quantize.conversion.plan import check_source
+from nemotrt.quantize.conversion.plan import check_plain
 from nemotrt.quantize.quality.source_error import compare_with_source
 from nemotrt.quantize.reading.quantized_folder import QuantizedFolder, open_folder
 from nemotrt.quantize.recipes.selection import split_fused
@@ -134,7 +134,7 @@ def _compare(
     folder: QuantizedFolder, source: Path, quantized: list[str], progress: Callable[[int], None]
 ) -> tuple[dict[str, float], list[str]]:
     """Compare every tensor with the source's."""
-    check_source(source)
+    check_plain(source)
     reference = open_checkpoint(source)
     if reference.config != folder.model:
         raise ConfigError(f"{folder.path} is another model than {source}.")

@@ -16,7 +16,6 @@ from nemotrt.engines.checkpoint.quantized.config import (
     read_quant_config,
 )
 from nemotrt.engines.model.numerics import Precision
-from nemotrt.engines.text.chat.whole import check_carried
 from nemotrt.errors import ConfigError
 from nemotrt.quantize.conversion.convert import DROPPED_BITS
 from nemotrt.quantize.conversion.formats import CheckpointFormat, linear_entries
@@ -115,13 +114,8 @@ def _linear(
     )
 
 
-def check_source(folder: Path) -> None:
-    """Raise unless `folder` is a 16 bit checkpoint whose other files can be read, to be carried.
-
-    Raises:
-        ArtefactError: its tokenizer, a template or a setting is damaged.
-        ConfigError: it is quantized, in any layout, or is GGUF.
-    """
+def check_plain(folder: Path) -> None:
+    """Raise ConfigError if the checkpoint in `folder` is quantized, in any layout, or is GGUF."""
     if lone_gguf(folder):
         raise ConfigError(
             f"{folder} has its weights in GGUF; `nemotrt quantize` reads safetensors: give the "
@@ -132,7 +126,6 @@ def check_source(folder: Path) -> None:
     elif title := read_quant_config(folder).title:
         how = f"{QUANT_CONFIG_FILE} says {title}"
     else:
-        check_carried(folder)
         return
     raise ConfigError(
         f"{folder} is quantized already ({how}); give the 16 bit checkpoint that it came from."

@@ -8,7 +8,7 @@ from nemotrt.engines.checkpoint.checkpoint import Checkpoint, shard_paths
 from nemotrt.engines.checkpoint.stored_head import settled_json
 from nemotrt.errors import ConfigError
 from nemotrt.quantize.conversion.layout import Entry, make_shard
-from nemotrt.quantize.conversion.plan import check_source
+from nemotrt.quantize.conversion.plan import check_plain
 from nemotrt.quantize.scales.amax import num_threads
 from nemotrt.quantize.writing.carry import carry_files, write_index
 from nemotrt.quantize.writing.shard import Progress, write_shard
@@ -24,7 +24,7 @@ def write_merged(
         ConfigError: its weights are stored in GGUF, or as codes.
     """
     source = checkpoint.path
-    check_source(source)
+    check_plain(source)
     if (folder).exists():
         raise ConfigError(f"{folder} is there already.")
     folder.mkdir()

@@ -13,6 +13,7 @@ from nemotrt.engines.checkpoint.checkpoint import shard_paths
 from nemotrt.engines.checkpoint.hub.origin import RECORD_FILE, origin_of
 from nemotrt.engines.checkpoint.lora.merged import open_merged
 from nemotrt.engines.model.numerics import Precision
+from nemotrt.engines.text.chat.whole import check_carried
 from nemotrt.errors import ConfigError, EnvironmentUnfitError
 from nemotrt.files.writing import real
 from nemotrt.progress import readable_size
@@ -21,7 +22,7 @@ from nemotrt.quantize.contracts.loaders import loader_verdicts
 from nemotrt.quantize.conversion.formats import check_unfolded
 from nemotrt.quantize.conversion.layout import FilePart, Shard
 from nemotrt.quantize.conversion.options import QuantizeOptions
-from nemotrt.quantize.conversion.plan import Adjustments, check_source, plan_digest, plan_shards
+from nemotrt.quantize.conversion.plan import Adjustments, check_plain, plan_digest, plan_shards
 from nemotrt.quantize.recipes.recipe import Recipe
 from nemotrt.quantize.recipes.selection import Selection, select
 from nemotrt.quantize.scales.adjust import adjust
@@ -139,7 +140,8 @@ def plan(
 
     Without its calibration the plan lacks static scales and smoothing; it can't be written then.
     """
-    check_source(source)
+    check_plain(source)
+    check_carried(source)
     if recipe.precision.is_smoothed and not options.calibration_options.fold:
         check_unfolded(options.layout)
     checkpoint = open_merged(source, options.merging.lora)

@@ -6,16 +6,7 @@ from nemotrt.engines.text.chat.template import load_chat_template
 from nemotrt.engines.text.tokenizer import TOKENIZER_FILES, check_tokenizer
 from nemotrt.files.text_file import json_object_if_there
 
-
-def check_carried(folder: Path) -> None:
-    """Raise ArtefactError where a file that goes to a quantized copy was cut: no JSON, no template.
-
-    Whether the tokenizer fits the model is for whoever opens it.
-    """
-    for name in TOKENIZER_FILES:
-        if name.endswith(".json"):
-            json_object_if_there(folder / name)
-    load_chat_template(folder)
+TOKENIZER = "tokenizer.json"
 
 
 def check_texts(folder: Path) -> None:
@@ -27,5 +18,22 @@ def check_texts(folder: Path) -> None:
         ArtefactError: a file is damaged, or the tokenizer has ids beyond the model's vocabulary.
         ConfigError: an end-of-sequence id is beyond it, or a setting means nothing.
     """
-    check_carried(folder)
+    _check_beside(folder)
     check_tokenizer(folder)
+
+
+def check_carried(folder: Path) -> None:
+    """Raise where a file that goes to a quantized copy was cut: no JSON, no template.
+
+    Whether the tokenizer fits the model is for whoever opens it. Raises as `check_texts`.
+    """
+    _check_beside(folder)
+    json_object_if_there(folder / TOKENIZER)
+
+
+def _check_beside(folder: Path) -> None:
+    """Check the files beside tokenizer.json, which its library reads."""
+    for name in TOKENIZER_FILES:
+        if name.endswith(".json") and name != TOKENIZER:
+            json_object_if_there(folder / name)
+    load_chat_template(folder)

@@ -9,11 +9,12 @@ from nemotrt.engines.checkpoint.gguf.file import SUFFIX, read_gguf
 from nemotrt.engines.checkpoint.lora.merged import open_merged
 from nemotrt.engines.checkpoint.quantized.config import flat_config
 from nemotrt.engines.checkpoint.quantized.scheme import Layout
+from nemotrt.engines.text.chat.whole import check_carried
 from nemotrt.errors import ConfigError
 from nemotrt.quantize.contracts.loaders import others_verdicts
 from nemotrt.quantize.conversion.layout import FilePart
 from nemotrt.quantize.conversion.options import QuantizeOptions
-from nemotrt.quantize.conversion.plan import check_source, plan_digest
+from nemotrt.quantize.conversion.plan import check_plain, plan_digest
 from nemotrt.quantize.recipes.recipe import Recipe
 from nemotrt.quantize.recipes.selection import Selection, select
 from nemotrt.quantize.writing.gguf.plan import KINDS, WIDE, check_recipe, plan_file
@@ -43,7 +44,8 @@ def plan_gguf(
     if target.suffix != SUFFIX:
         raise ConfigError(f"--format gguf writes one file: give -o {target}{SUFFIX}.")
     check_recipe(recipe, options)
-    check_source(source)
+    check_plain(source)
+    check_carried(source)
     checkpoint = open_merged(source, options.merging.lora)
     selection = select(
         checkpoint.config, recipe, keep_feeders=options.keep_feeders, int8=options.int8
