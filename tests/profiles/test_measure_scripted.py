@@ -143,13 +143,12 @@ def test_coalesced_responses_leave_ttft_and_the_time_of_a_token_right(scripted, 
     """6 tokens every 30 ms, after 40 ms: 5 ms each, as if each had come alone."""
     workload = Workload(isl=16, osl=36, num_requests=4, num_warmup=0)
     script = {"ttft_ms": 40, "itl_ms": 30, "tokens_per_response": 6, "reports": "each"}
-    for _ in range(3):  # other work on the machine delays both sides, and never hurries one
+    for _ in range(6):  # other work on the machine delays both sides
         found = profile(scripted, tokenizer, workload, **script).metrics
         p50 = [found[name].statistics.p50 for name in ("ttft_ms", "tpot_ms", "itl_ms")]
         if p50 == pytest.approx([40, 5, 30], rel=0.1):
             break
-    assert p50 == pytest.approx([40, 5, 30], rel=0.5)
-    assert all(measured >= 0.98 * told for measured, told in zip(p50, [40, 5, 30], strict=True))
+    assert p50 == pytest.approx([40, 5, 30], rel=0.1)
 
 
 def test_a_token_in_each_response_needs_no_note(scripted, tokenizer):

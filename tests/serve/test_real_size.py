@@ -128,7 +128,7 @@ def test_a_structured_answer_at_the_cards_settings(url, seeds) -> None:
     body = {"model": "llm", "messages": [{"role": "user", "content": "/no_think " + JAPANESE}]}
     for seed in seeds:
         body |= {"response_format": schema, "max_tokens": 200, "seed": seed} | CARD
-        answer = httpx.post(f"{url}/chat/completions", json=body, timeout=300).json()
+        answer = httpx.post(f"{url}/chat/completions", json=body, timeout=60).json()
         choice = answer["choices"][0]
         assert choice["finish_reason"] == "stop"
         jsonschema.validate(json.loads(choice["message"]["content"]), SCHEMA)
@@ -138,13 +138,13 @@ def test_every_option_at_once_is_what_it_is_alone(url) -> None:
     """A seed's answer is the same beside others, streamed or not, with log-probabilities or not."""
     body = {"model": "llm", "prompt": JAPANESE, "max_tokens": 12, "seed": 3, "ignore_eos": True}
     body |= CARD | {"frequency_penalty": 0.4, "repetition_penalty": 1.1, "top_k": 300}
-    alone = httpx.post(f"{url}/completions", json=body, timeout=300).json()["choices"][0]
+    alone = httpx.post(f"{url}/completions", json=body, timeout=60).json()["choices"][0]
     answers: list[Any] = [None] * 16
 
     def ask(number: int) -> None:
         more: dict[str, Any] = {"logprobs": 5} if number % 2 else {"stop": ["\u0000never"]}
         more |= {} if number % 4 else {"seed": number + 100}
-        answer = httpx.post(f"{url}/completions", json=body | more, timeout=300)
+        answer = httpx.post(f"{url}/completions", json=body | more, timeout=60)
         answers[number] = answer.json()["choices"][0]
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(16)]
